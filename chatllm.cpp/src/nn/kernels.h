@@ -107,6 +107,11 @@ struct Kernels {
   // scores[i] = scale * dot(q, k[i]), keys [count][dim];  out += sum_i p[i] v[i], values [count][dim]
   void (*kv_scores)(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores);
   void (*kv_accumulate)(const float *p, const void *v, int64_t count, int64_t dim, float *out);
+
+  // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
+  int64_t (*peak_int8)(int64_t iterations);
+  int64_t (*peak_float)(int64_t iterations);
+  uint64_t (*read)(const uint8_t *data, size_t bytes);
 };
 
 extern const Kernels kGenericKernels;

@@ -217,13 +217,29 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
   }
 }
 
+inline int64_t peak_int8(int64_t iterations) {
+  constexpr int kChains = 8;
+  const __m256i w = _mm256_set1_epi8(3), a = _mm256_set1_epi8(1);
+  __m256i acc[kChains];
+  each<kChains>([&](auto i) { acc[i] = _mm256_setzero_si256(); });
+  for (int64_t n = 0; n < iterations; ++n)
+    each<kChains>(
+        [&](auto i) { acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(w, _mm256_xor_si256(a, acc[i]))); });
+  __m256i total = acc[0];
+  each<kChains>([&](auto i) { total = _mm256_xor_si256(total, acc[i]); });
+  volatile int keep = _mm256_extract_epi32(total, 0);
+  (void)keep;
+  return iterations * kChains * 32 * 2;
+}
+
 #include "nn/multiply.inl"
 
 }  // namespace
 
 extern const Kernels kAvx2Kernels = {
-    "avx2", kTile,   pack_int8, pack_float, multiply,         nullptr,  sgemm,   layer_norm, rms_norm,      silu_mul,
-    gelu,   softmax, max_of,    sum_exp,    sizeof(uint16_t), kv_store, kv_load, kv_scores,  kv_accumulate,
+    "avx2",        kTile,     pack_int8,  pack_float,  multiply, nullptr,          sgemm,    layer_norm, rms_norm,
+    silu_mul,      gelu,      softmax,    max_of,      sum_exp,  sizeof(uint16_t), kv_store, kv_load,    kv_scores,
+    kv_accumulate, peak_int8, peak_float, read_memory,
 };
 
 }  // namespace chatllm
