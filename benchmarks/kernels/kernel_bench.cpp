@@ -67,7 +67,7 @@ void bench(const Kernels &kernels, DType type, int64_t tokens, int64_t rows, int
   w.rows = rows;
   w.cols = cols;
   w.type = type;
-  w.layout = panel_layout(type, false);
+  w.layout = panel_layout(type, kernels);
   Pages packed(panel_bytes(w) * static_cast<size_t>(w.panels()));
   pack_panels(type, source.data(), w, 0, w.panels(), packed.data());
   w.data = packed.data();

@@ -157,6 +157,10 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
 inline __m512 load_weights(const uint16_t *w) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
 }
+inline __m512 load_weights(const Bf16 *w) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 inline __m512 load_weights(const float *w) {
   return _mm512_loadu_ps(w);
 }
@@ -180,7 +184,7 @@ inline void float_panels(const T *panel, int64_t stride, int64_t cols, const flo
 template <int N, class T>
 void multiply_float(const Matrix &w, const float *tile, int64_t begin, int64_t end, float *out, const int64_t *offsets,
                     const Epilogue &e) {
-  const int64_t stride = w.cols * kPanel;
+  const int64_t stride = static_cast<int64_t>(panel_bytes(w) / sizeof(T));
   const T *data = reinterpret_cast<const T *>(w.data);
   alignas(64) float results[2 * N][kPanel];
   for (int64_t p = begin; p < end;) {

@@ -13,6 +13,10 @@ inline void each(F &&f) {
   each_of(f, std::make_integer_sequence<int, N>{});
 }
 
+struct Bf16 {
+  uint16_t bits;  // the upper half of a float32
+};
+
 // exp(x) for x in about [-87, 88], relative error under 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline V vexp(V x) {
   x = min(max(x, V::set(-87.3f)), V::set(88.3f));
