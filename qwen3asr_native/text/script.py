@@ -331,7 +331,7 @@ def _start_of(match: _Match) -> int:
     return match.start
 
 
-def _always_taken(position: int, match: Optional[_Match], doubtful: list[_Match]) -> bool:
+def _always_taken(position: int, match: _Match | None, doubtful: list[_Match]) -> bool:
     """Whether every match that could displace ``match`` takes the character at ``position`` as well."""
     return match is not None and all(
         rival.start <= position < rival.stop
