@@ -108,7 +108,8 @@ ffibuilder.set_source(
     depends=[
         str(path.relative_to(ROOT))
         for folder in ("chatllm.cpp", "qwen3asr_native")
-        for path in sorted((ROOT / folder).rglob("*.h"))
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".h", ".inl")
     ],
     language="c++",
     py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),

@@ -45,7 +45,9 @@ class BuildExtension(build_ext):
     def compile_cxx(self, ext: Extension, sources: list[str], flags: list[str]) -> list[str]:
         if hasattr(self.compiler, "initialize") and not getattr(self.compiler, "initialized", True):
             self.compiler.initialize()  # MSVC looks for its tools on first use, which is not safe in parallel
-        newest_header = max((os.path.getmtime(path) for path in ext.depends if path.endswith(".h")), default=0)
+        newest_header = max(
+            (os.path.getmtime(path) for path in ext.depends if path.endswith((".h", ".inl"))), default=0
+        )
 
         def compile_one(source: str) -> list[str]:
             objects = self.compiler.object_filenames([source], output_dir=self.build_temp)
@@ -88,5 +90,7 @@ setup(
     cffi_modules=["build_ffi.py:ffibuilder"],
     cmdclass={"build_ext": BuildExtension, "build_py": BuildPackage},
     # One wheel for Python 3.9 and later; a free-threaded Python has no stable ABI yet.
-    options={} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"bdist_wheel": {"py_limited_api": "cp39"}},
+    options={}
+    if sysconfig.get_config_var("Py_GIL_DISABLED")
+    else {"bdist_wheel": {"py_limited_api": "cp39"}},
 )

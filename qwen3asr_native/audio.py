@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Pcm = NDArray[np.float32]
-    AudioSource = Union[str, os.PathLike[str], bytes, bytearray, memoryview, BinaryIO, NDArray[Any], tuple[Any, int]]
+    AudioSource = Union[
+        str, os.PathLike[str], bytes, bytearray, memoryview, BinaryIO, NDArray[Any], tuple[Any, int]
+    ]
 
 SAMPLE_RATE = 16000
 #: The official limit of one call, seconds.
@@ -56,7 +58,9 @@ def load(audio: AudioSource, sample_rate: int | None = None) -> Pcm:
     return _in_range(np.concatenate(blocks))
 
 
-def pieces(audio: AudioSource, sample_rate: int | None = None, max_seconds: float = MAX_SECONDS) -> Iterator[Piece]:
+def pieces(
+    audio: AudioSource, sample_rate: int | None = None, max_seconds: float = MAX_SECONDS
+) -> Iterator[Piece]:
     """Reads audio in pieces of about ``max_seconds``, see :func:`split`; arguments and errors as for :func:`load`."""
     for piece in split(_blocks(audio, sample_rate), max_seconds):
         yield Piece(piece.start, _in_range(piece.pcm))
@@ -113,7 +117,9 @@ def _blocks(audio: AudioSource, sample_rate: int | None) -> Iterator[Pcm]:
     samples = 0
     for block in _resampled(audio, name, sample_rate):
         if not np.isfinite(block).all():
-            raise AudioError(f"{name} holds samples that are NaN or infinite; repair them before transcribing")
+            raise AudioError(
+                f"{name} holds samples that are NaN or infinite; repair them before transcribing"
+            )
         samples += len(block)
         if len(block):
             yield block
@@ -169,7 +175,7 @@ def _open_path(path: str, name: str, stack: contextlib.ExitStack) -> BinaryIO:
     if _URL.match(path):
         raise AudioError(f"{name} is a URL; download the file first, then give its path or its bytes")
     try:
-        file = stack.enter_context(open(path, "rb"))
+        file = stack.enter_context(open(path, "rb"))  # noqa: SIM115 - the stack closes it
         empty = os.fstat(file.fileno()).st_size == 0 and file.seekable()
     except FileNotFoundError:
         raise AudioError(f"{name} does not exist") from None
@@ -186,7 +192,11 @@ def _open_sound(file: BinaryIO, name: str) -> Any:
     soundfile = _soundfile()
     try:
         return soundfile.SoundFile(file)
-    except (RuntimeError, TypeError, ValueError) as error:  # TypeError: a headerless format, known by its suffix
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # TypeError: a headerless format, known by its suffix
         raise _unreadable(name, error) from None
 
 
@@ -213,7 +223,9 @@ def _soundfile() -> Any:
     try:
         import soundfile
     except OSError as error:
-        raise AudioError(f"the library libsndfile, which reads audio files, cannot be loaded: {error}") from None
+        raise AudioError(
+            f"the library libsndfile, which reads audio files, cannot be loaded: {error}"
+        ) from None
     return soundfile
 
 
@@ -244,7 +256,9 @@ def _unit_range(samples: NDArray[Any]) -> Pcm:
 
 def _to_16k(blocks: Iterator[Pcm], rate: int, name: str) -> Iterator[Pcm]:
     if isinstance(rate, bool) or int(rate) != rate or int(rate) not in _RATES:
-        raise AudioError(f"{name} has a sample rate of {rate} Hz; it must be a whole number, 1,000 to 1,000,000")
+        raise AudioError(
+            f"{name} has a sample rate of {rate} Hz; it must be a whole number, 1,000 to 1,000,000"
+        )
     if rate == SAMPLE_RATE:
         yield from blocks
         return

@@ -94,12 +94,12 @@ def inspect_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     description: dict[str, Any] = json.loads(_text(lib.chatllm_inspect_model(os.fsencode(path))))
     if "error" in description:
-        raise ModelFileError(str(description["error"]))
+        raise ModelFileError(f"'{os.fspath(path)}' cannot be used as a model: {description['error']}")
     return description
 
 
 def _text(pointer: Any) -> str:
-    return "" if pointer == ffi.NULL else ffi.string(pointer).decode("utf-8", "replace")  # type: ignore[no-any-return]
+    return "" if pointer == ffi.NULL else ffi.string(pointer).decode("utf-8", "replace")
 
 
 def _end_object(handle: Any, pid: int) -> None:
@@ -219,7 +219,8 @@ class Session:
             raise error_of_status(status, self._last_error())
         try:
             content = ffi.buffer(data[0], shape[0] * shape[1] * 4)
-            return np.frombuffer(content, np.float32).reshape(shape[0], shape[1]).copy()
+            matrix: NDArray[np.float32] = np.frombuffer(content, np.float32).reshape(shape[0], shape[1])
+            return matrix.copy()
         finally:
             self.api.asr_free(data[0])
 
@@ -269,7 +270,9 @@ class Engine:
         self._api = lib.q3a_embedded() if library is None else _open_library(library, plain_library)
         self._words = _start_words(model, threads, kernels, plain=not self._api.asr_run)
         self._turn = threading.Lock()
-        self._state = threading.RLock()  # reentrant: the collector may end a call while its own thread holds it
+        self._state = (
+            threading.RLock()
+        )  # reentrant: the collector may end a call while its own thread holds it
         self._call: Call | None = None
         self._pid = os.getpid()
         self._language: str | None = None  # what a library without PCM input was started with
@@ -298,15 +301,18 @@ class Engine:
 
     def check_language(self, language: str | None) -> str | None:
         """The model's spelling of a language; None for automatic. Raises LanguageError."""
-        if language is None or language.strip().lower() in ("", "auto"):
+        session = self.session
+        wanted = (language or "").strip()
+        if wanted.lower() in ("", "auto"):
             return None
-        wanted = language.strip()
-        known = [str(name) for name in self.session.info.get("languages") or ()]
+        known = [str(name) for name in session.info.get("languages") or ()]
         for name in known:
             if name.lower() == wanted.lower():
                 return name
         if known:
-            raise LanguageError(f"the model does not know the language '{wanted}'; it knows {', '.join(known)}")
+            raise LanguageError(
+                f"the model does not know the language '{wanted}'; it knows {', '.join(known)}"
+            )
         return wanted[:1].upper() + wanted[1:].lower()
 
     def begin(self) -> Call:
@@ -320,7 +326,9 @@ class Engine:
         self.session  # noqa: B018 - a lock that a fork has copied would never be free
         call = self._call
         if call is not None and call.owner == threading.get_ident():
-            raise ModelBusyError("this thread has an unfinished stream on the model; read it to its end or close it first")
+            raise ModelBusyError(
+                "this thread has an unfinished stream on the model; read it to its end or close it first"
+            )
         self._turn.acquire()
         if self._session is None:
             self._turn.release()
@@ -402,7 +410,9 @@ class Call:
             session.run_pcm(pcm, options)
             return
         if options.attention != "window" or options.ignore_stop:
-            raise LibraryError("the library has only chatllm.cpp's own API, which has no option for attention or stops")
+            raise LibraryError(
+                "the library has only chatllm.cpp's own API, which has no option for attention or stops"
+            )
         self._file = _wave_file(pcm)
         session.run_file(self._file, options)
 
@@ -476,7 +486,9 @@ def _wave_file(pcm: Pcm) -> str:
     try:
         # Such a library may put the path into a shell's command line or end it at a closing tag.
         if any(sign in path for sign in "\"'`$\\{};&|<>\n") and os.name == "posix":
-            raise LibraryError(f"the path of temporary files, '{path}', holds signs that the library may misread; set TMPDIR")
+            raise LibraryError(
+                f"the path of temporary files, '{path}', holds signs that the library may misread; set TMPDIR"
+            )
         soundfile.write(path, pcm, SAMPLE_RATE, subtype="PCM_16")
     except BaseException:
         os.unlink(path)

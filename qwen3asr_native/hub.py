@@ -44,7 +44,9 @@ def built_in_model() -> Path:
         path = folder / f"{BUILT_IN_NAME}.bin"
         if path.is_file():
             return path
-    raise ModelFileError("the built-in mini model is missing from this installation; give the path of a model file")
+    raise ModelFileError(
+        "the built-in mini model is missing from this installation; give the path of a model file"
+    )
 
 
 def announce_built_in() -> None:

@@ -158,7 +158,9 @@ class Model:
         before the number has ended.
         """
         if not 1.0 <= chunk_seconds <= audio_input.MAX_SECONDS:
-            raise ArgumentError(f"chunk_seconds must be from 1 to {audio_input.MAX_SECONDS:.0f}, not {chunk_seconds}")
+            raise ArgumentError(
+                f"chunk_seconds must be from 1 to {audio_input.MAX_SECONDS:.0f}, not {chunk_seconds}"
+            )
         if max_new_tokens is not None and max_new_tokens < 1:
             raise ArgumentError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         options = self._options(language, context, attention)._replace(max_new_tokens=max_new_tokens)
@@ -205,5 +207,7 @@ class Model:
 
 def _with_additions(session: Session) -> Session:
     if not session.has_pcm:
-        raise LibraryError("the library has only chatllm.cpp's own API, which does not give intermediate results")
+        raise LibraryError(
+            "the library has only chatllm.cpp's own API, which does not give intermediate results"
+        )
     return session

@@ -55,6 +55,7 @@ class Stream:
         self._done: list[_Recognized] = []
         self._error: Exception | None = None
         self._transcript: Transcript | None = None
+        self._last_text = ""
         first = next(pieces)  # bad audio fails before the engine is asked
         self._call = engine.begin()
         weakref.finalize(self, self._call.close)
@@ -77,6 +78,11 @@ class Stream:
                     raise StopIteration
                 self._advance()
             return self._ready.popleft()
+
+    @property
+    def has_transcript(self) -> bool:
+        """Whether ``transcript`` is there, at least in part."""
+        return self._transcript is not None
 
     @property
     def transcript(self) -> Transcript:
@@ -117,6 +123,7 @@ class Stream:
 
     def _begin(self, piece: Piece) -> None:
         self._segment = _SegmentReader(piece, self._options.language)
+        self._at_joint = True  # the first text of a piece may need a space before it
         self._call.run(piece.pcm, self._options)
 
     def _advance(self) -> None:
@@ -143,7 +150,9 @@ class Stream:
 
     def _end_segment(self, result: RunResult) -> None:
         self._flush()
-        self._done.append(self._segment.recognized(result, self._call.aborted, self._convert, self._normalize))
+        self._done.append(
+            self._segment.recognized(result, self._call.aborted, self._convert, self._normalize)
+        )
         piece = None if self._call.aborted else next(self._pieces, None)
         if piece is not None:
             self._begin(piece)
@@ -161,6 +170,10 @@ class Stream:
             self._add(text, Event(self._tokens[-1].time_ns, None, None, False, b""))
 
     def _add(self, text: str, event: Event) -> None:
+        if text:
+            if self._at_joint:
+                text = _separator(self._last_text, text) + text
+            self._last_text, self._at_joint = text, False
         time_ms = (event.time_ns - self._origin_ns) / 1e6
         token = Token(text, event.id, event.logprob, time_ms, event.time_ns, event.special)
         self._tokens.append(token)
@@ -230,8 +243,8 @@ class _SegmentReader:
         return self._parser.feed(self._without_tag(self._decoder.decode(event.text)))
 
     def flush(self) -> str:
-        rest = self._decoder.decode(b"", True)
-        return self._parser.feed(self._without_tag(rest)) + self._parser.flush()
+        """The rest of the text. The beginning of a character that an abort or a limit has cut is dropped."""
+        return self._parser.flush()
 
     def _without_tag(self, text: str) -> str:
         """chatllm.cpp ends a prompt with a forced language before <asr_text>, so that the model says it as text."""
@@ -316,27 +329,33 @@ def _converter(script: str) -> Converter:
 
 
 def _join(texts: Sequence[str]) -> str:
-    """Texts of consecutive pieces: a space between them, but none beside a Chinese, Japanese or Thai character."""
     joined = ""
     for text in texts:
-        if joined and text and not (_spaceless(joined[-1]) or _spaceless(text[0])):
-            joined += " "
-        joined += text
+        joined += _separator(joined, text) + text
     return joined
 
 
+def _separator(before: str, after: str) -> str:
+    """What stands between the texts of consecutive pieces: a space, but none beside writing that has no spaces."""
+    if not before or not after or _spaceless(before[-1]) or _spaceless(after[0]):
+        return ""
+    return " "
+
+
+# Thai; CJK, kana and their punctuation up to Yi; compatibility and full-width forms; the supplementary ideographs.
+_SPACELESS = (
+    (0x0E00, 0x0E7F),
+    (0x2E80, 0xA4CF),
+    (0xF900, 0xFAFF),
+    (0xFE30, 0xFE4F),
+    (0xFF00, 0xFFEF),
+    (0x20000, 0x3FFFF),
+)
+
+
 def _spaceless(character: str) -> bool:
-    """Whether a character belongs to writing without spaces: Thai, CJK and kana with their punctuation, full-width forms."""
-    code = ord(character)
-    return (
-        0x0E00 <= code <= 0x0E7F
-        or 0x2E80 <= code <= 0xABFF
-        and not 0xA960 <= code <= 0xA97F
-        or 0xF900 <= code <= 0xFAFF
-        or 0xFE30 <= code <= 0xFE4F
-        or 0xFF00 <= code <= 0xFFEF
-        or 0x20000 <= code <= 0x3FFFF
-    )
+    """Whether a character belongs to writing without spaces between words."""
+    return any(first <= ord(character) <= last for first, last in _SPACELESS)
 
 
 def _sum(parts: Sequence[Timings]) -> Timings:
