@@ -231,7 +231,7 @@ def _soundfile() -> Any:
 
 def _mono_of_array(samples: NDArray[Any]) -> Pcm:
     if samples.ndim == 2:
-        channels_first = samples.shape[0] <= 8 and samples.shape[1] > samples.shape[0]
+        channels_first = 0 < samples.shape[0] <= 8 and samples.shape[1] > samples.shape[0]
         channels = samples if channels_first else samples.T
         if not len(channels):
             raise AudioError(f"an array of shape {samples.shape} has no channel")
@@ -255,7 +255,7 @@ def _unit_range(samples: NDArray[Any]) -> Pcm:
 
 
 def _to_16k(blocks: Iterator[Pcm], rate: int, name: str) -> Iterator[Pcm]:
-    if isinstance(rate, bool) or int(rate) != rate or int(rate) not in _RATES:
+    if rate not in _RATES:
         raise AudioError(
             f"{name} has a sample rate of {rate} Hz; it must be a whole number, 1,000 to 1,000,000"
         )
