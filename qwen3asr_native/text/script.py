@@ -114,8 +114,9 @@ class _Stage:
     def __init__(self, dictionaries: list[dict[str, str]]) -> None:
         phrases, last = dictionaries[:-1], dictionaries[-1]
         # A last dictionary of single characters has the lowest ranks: it converts what no match has taken.
-        self.characters = last if all(len(key) == 1 for key in last) else {}
-        if not self.characters:
+        single = all(len(key) == 1 for key in last)
+        self.characters = str.maketrans(last) if single else {}
+        if not single:
             phrases = dictionaries
         self.values: dict[str, str] = {}
         self._ranks: dict[str, int] = {}
@@ -201,9 +202,10 @@ class _StageStream:
     def feed(self, piece: str) -> str:
         """Take text without separators; return the converted text that has become certain."""
         window = self._window + piece
-        if not self._stage.values:
-            return self._convert(window, [], 0, len(window))
-        matches = self._stage.matches(window)
+        matches = self._stage.matches(window) if self._stage.values else []
+        if not matches:
+            given, self._window, self._given = self._given, "", 0
+            return window.translate(self._stage.characters)[given:]
         decision = _decide(matches, len(window))
         undecided = min((match.start for match in decision.doubtful), default=len(window))
         settled = self._convert(window, decision.chosen, 0, undecided)
@@ -225,16 +227,13 @@ class _StageStream:
     def _convert(self, window: str, chosen: list[_Match], start: int, stop: int) -> str:
         """Convert ``window[start:stop]``, which no chosen match crosses the borders of."""
         characters = self._stage.characters
-        if not chosen:
-            return "".join([characters.get(char, char) for char in window[start:stop]])
         out: list[str] = []
         position = start
         for match in sorted(chosen, key=_start_of):
             if start <= match.start < stop:
-                out += [characters.get(char, char) for char in window[position : match.start]]
-                out.append(match.value)
+                out += window[position : match.start].translate(characters), match.value
                 position = match.stop
-        out += [characters.get(char, char) for char in window[position:stop]]
+        out.append(window[position:stop].translate(characters))
         return "".join(out)
 
     def _certain_beginning(
@@ -247,22 +246,45 @@ class _StageStream:
         """
         characters = self._stage.characters
         ending = _decide([match for match in matches if not match.open], len(window)).chosen
-        cover = {position: match for match in ending for position in range(match.start, match.stop)}
         certain: list[str] = []
         for position in range(start, len(window)):
-            alone = characters.get(window[position], window[position])
-            here = cover.get(position)
-            expected = alone if here is None else here.value[position - here.start :][:1]
-            rivals = [match for match in doubtful if match.start <= position < match.stop]
-            if not expected or any(match.value[position - match.start :][:1] != expected for match in rivals):
+            alone = expected = window[position].translate(characters)
+            here = None
+            for match in ending:
+                if match.start <= position < match.stop:
+                    here = match
+                    expected = match.value[position - match.start : position - match.start + 1]
+            if not expected or not _agree(position, expected, doubtful):
                 break
-            if expected != alone and here in rivals and not _always_taken(position, here, doubtful):
+            if (
+                here
+                and expected != alone
+                and here in doubtful
+                and not _always_taken(position, here, doubtful)
+            ):
                 break
             certain.append(expected)
-            ends_here = (match for match in (*rivals, here) if match and match.stop == position + 1)
-            if any(not match.open and len(match.value) > match.stop - match.start for match in ends_here):
-                break  # beyond a value longer than its key, places in text and conversion differ
+            if _shifts_after(position, ending) or _shifts_after(position, doubtful):
+                break
         return "".join(certain)
+
+
+def _agree(position: int, expected: str, rivals: list[_Match]) -> bool:
+    """Whether every rival that takes the character at ``position`` makes ``expected`` of it."""
+    for match in rivals:
+        if match.start <= position < match.stop:
+            offset = position - match.start
+            if match.value[offset : offset + 1] != expected:
+                return False
+    return True
+
+
+def _shifts_after(position: int, matches: list[_Match]) -> bool:
+    """Whether a value longer than its key ends here: places in text and conversion differ beyond it."""
+    for match in matches:
+        if match.stop == position + 1 and not match.open and len(match.value) > match.stop - match.start:
+            return True
+    return False
 
 
 def _start_of(match: _Match) -> int:
