@@ -109,7 +109,7 @@ ffibuilder.set_source(
         str(path.relative_to(ROOT))
         for folder in ("chatllm.cpp", "qwen3asr_native")
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.suffix in (".h", ".inl")
+        if path.suffix in (".h", ".inl", ".inc")
     ],
     language="c++",
     py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),

@@ -46,7 +46,7 @@ class BuildExtension(build_ext):
         if hasattr(self.compiler, "initialize") and not getattr(self.compiler, "initialized", True):
             self.compiler.initialize()  # MSVC looks for its tools on first use, which is not safe in parallel
         newest_header = max(
-            (os.path.getmtime(path) for path in ext.depends if path.endswith((".h", ".inl"))), default=0
+            (os.path.getmtime(path) for path in ext.depends if path.endswith((".h", ".inl", ".inc"))), default=0
         )
 
         def compile_one(source: str) -> list[str]:

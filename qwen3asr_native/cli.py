@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -241,12 +242,8 @@ def _print_table(rows: dict[str, Any], error: bool = False) -> None:
 
 def main() -> None:
     """Entry point: an error is one sentence."""
-    for stream in (sys.stdout, sys.stderr):
-        if (
-            stream is not None
-            and hasattr(stream, "reconfigure")
-            and (stream.encoding or "").lower() != "utf-8"
-        ):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()

@@ -219,8 +219,8 @@ class Session:
             raise error_of_status(status, self._last_error())
         try:
             content = ffi.buffer(data[0], shape[0] * shape[1] * 4)
-            matrix: NDArray[np.float32] = np.frombuffer(content, np.float32).reshape(shape[0], shape[1])
-            return matrix.copy()
+            rows, columns = int(shape[0]), int(shape[1])
+            return np.array(np.frombuffer(content, np.float32).reshape(rows, columns))
         finally:
             self.api.asr_free(data[0])
 
@@ -334,10 +334,19 @@ class Engine:
             self._turn.release()
             raise ModelClosedError("the model was closed while this call waited for its turn")
 
+    @contextmanager
+    def current(self, call: Call) -> Iterator[bool]:
+        """Whether it is the turn of a call, and stays so inside the block. Never in a forked child."""
+        if os.getpid() != self._pid:
+            yield False
+            return
+        with self._state:
+            yield self._call is call
+
     def end(self, call: Call) -> None:
         """Gives the turn of a call back; once."""
-        with self._state:
-            if self._call is call:
+        with self.current(call) as current:
+            if current:
                 self._call = None
                 self._turn.release()
 
@@ -429,19 +438,23 @@ class Call:
         return event
 
     def abort(self) -> None:
+        """Asks the run to stop; from any thread. Does nothing to a later call's run."""
         self.aborted = True
-        if self._session is not None:
-            lib.q3a_abort(self._session.handle)
+        with self._engine.current(self) as current:
+            if current and self._session is not None:
+                lib.q3a_abort(self._session.handle)
 
     def close(self) -> None:
         """Stops the run, waits for its end, and gives the turn back. Events already made stay readable."""
-        session = self._session
-        if session is not None and os.getpid() == self._engine._pid:
-            while not lib.q3a_wait_end(session.handle, 0):
-                self.abort()
-                lib.q3a_wait_end(session.handle, _WAIT_MS)
+        while self._runs():
+            self.abort()
+            lib.q3a_wait_end(self._session.handle, _WAIT_MS)  # type: ignore[union-attr]
         self._remove_file()
         self._engine.end(self)
+
+    def _runs(self) -> bool:
+        with self._engine.current(self) as current:
+            return current and self._session is not None and not lib.q3a_wait_end(self._session.handle, 0)
 
     def _remove_file(self) -> None:
         path, self._file = self._file, None

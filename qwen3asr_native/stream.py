@@ -149,10 +149,9 @@ class Stream:
         self._add(converter.feed(text) if converter else text, event)
 
     def _end_segment(self, result: RunResult) -> None:
-        self._flush()
-        self._done.append(
-            self._segment.recognized(result, self._call.aborted, self._convert, self._normalize)
-        )
+        finish = result.finish or ("abort" if self._call.aborted else None)
+        self._flush(finish)
+        self._done.append(self._segment.recognized(result, finish, self._convert, self._normalize))
         piece = None if self._call.aborted else next(self._pieces, None)
         if piece is not None:
             self._begin(piece)
@@ -160,9 +159,9 @@ class Stream:
         self._call.close()
         self._transcript = self._assemble(self._done[-1].segment.finish)
 
-    def _flush(self) -> None:
+    def _flush(self, finish: str | None) -> None:
         """What parser and converter held back goes out as a token of its own, without an id."""
-        text = self._segment.flush()
+        text = self._segment.flush(finish)
         converter = self._active_converter(self._segment.language)
         if converter:
             text = converter.feed(text) + converter.flush()
@@ -242,9 +241,13 @@ class _SegmentReader:
         self._times.append(event.time_ns)
         return self._parser.feed(self._without_tag(self._decoder.decode(event.text)))
 
-    def flush(self) -> str:
+    def flush(self, finish: str | None) -> str:
         """The rest of the text. The beginning of a character that an abort or a limit has cut is dropped."""
-        return self._parser.flush()
+        return "" if self._cut_before_text(finish) else self._parser.flush()
+
+    def _cut_before_text(self, finish: str | None) -> bool:
+        """Whether the answer was stopped while it still named the language: then nothing of it is text."""
+        return finish in ("abort", "length") and self._parser.language is None
 
     def _without_tag(self, text: str) -> str:
         """chatllm.cpp ends a prompt with a forced language before <asr_text>, so that the model says it as text."""
@@ -256,14 +259,14 @@ class _SegmentReader:
     def recognized(
         self,
         result: RunResult,
-        aborted: bool,
+        finish: str | None,
         convert: Callable[[str, str], str],
         normalize: Callable[[str, str], str],
     ) -> _Recognized:
         from .text.parse import parse_output
 
         raw = "".join(self._raw)
-        parsed = parse_output(raw, self._forced)
+        parsed = parse_output("" if self._cut_before_text(finish) else raw, self._forced)
         converted = convert(parsed.text, parsed.language)
         segment = Segment(
             start=self._start / SAMPLE_RATE,
@@ -271,7 +274,7 @@ class _SegmentReader:
             text=normalize(converted, parsed.language),
             language=parsed.language,
             raw=raw,
-            finish=result.finish or ("abort" if aborted else None),
+            finish=finish,
             timings=self._timings(result),
         )
         return _Recognized(segment, parsed.text, converted)

@@ -79,7 +79,9 @@ def compile_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path]
     return compile
 
 
-def run_python(code: str, *arguments: object, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *arguments: object, timeout: float = 120, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Runs code in a fresh interpreter."""
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

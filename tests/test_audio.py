@@ -30,7 +30,13 @@ def test_path_bytes_and_file_object_give_the_same_samples(tmp_path: Path, noise:
     path = tmp_path / "音 訊.wav"
     path.write_bytes(encoded(noise))
     expected = (np.round(noise * 32768) / 32768).astype(np.float32)
-    for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()), io.BytesIO(path.read_bytes())):
+    for source in (
+        path,
+        str(path),
+        path.read_bytes(),
+        memoryview(path.read_bytes()),
+        io.BytesIO(path.read_bytes()),
+    ):
         pcm = load(source)
         assert pcm.dtype == np.float32
         np.testing.assert_allclose(pcm, expected, atol=1 / 32768)
@@ -56,7 +62,14 @@ def test_a_file_object_that_cannot_seek_is_read(noise: np.ndarray) -> None:
     assert len(load(_Pipe(encoded(noise)))) == len(noise)
 
 
-@pytest.mark.parametrize("how", [{"format": "FLAC"}, {"format": "OGG", "subtype": "VORBIS"}, {"format": "MP3", "subtype": "MPEG_LAYER_III"}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"format": "FLAC"},
+        {"format": "OGG", "subtype": "VORBIS"},
+        {"format": "MP3", "subtype": "MPEG_LAYER_III"},
+    ],
+)
 def test_compressed_formats_are_read(noise: np.ndarray, how: dict[str, str]) -> None:
     if how["format"] not in soundfile.available_formats():
         pytest.skip(f"this libsndfile has no {how['format']}")
@@ -90,7 +103,10 @@ def test_channels_are_averaged_whichever_axis_they_are(noise: np.ndarray) -> Non
     np.testing.assert_allclose(load((noise, SAMPLE_RATE)), noise)
 
 
-@given(st.sampled_from(["int8", "int16", "int32", "uint8", "uint16", "float16", "float32", "float64"]), st.integers(0, 2**32 - 1))
+@given(
+    st.sampled_from(["int8", "int16", "int32", "uint8", "uint16", "float16", "float32", "float64"]),
+    st.integers(0, 2**32 - 1),
+)
 @settings(max_examples=50, deadline=None)
 def test_every_sample_type_means_the_same(dtype: str, seed: int) -> None:
     wave = np.random.default_rng(seed).uniform(-0.9, 0.9, 64)
@@ -99,7 +115,10 @@ def test_every_sample_type_means_the_same(dtype: str, seed: int) -> None:
         samples, tolerance = wave.astype(dtype), 1e-3
     else:
         offset = 1 << (bits - 1) if dtype.startswith("u") else 0
-        samples, tolerance = np.round(wave * (1 << (bits - 1)) + offset).astype(dtype), 1.01 / (1 << (bits - 1)) + 1e-7
+        samples, tolerance = (
+            np.round(wave * (1 << (bits - 1)) + offset).astype(dtype),
+            1.01 / (1 << (bits - 1)) + 1e-7,
+        )
     np.testing.assert_allclose(load(samples, SAMPLE_RATE), wave, atol=tolerance)
 
 
@@ -143,7 +162,10 @@ def test_what_is_not_audio_is_named(source: object, rate: object, words: str) ->
 
 
 def test_an_empty_file_and_a_headerless_one_are_named(tmp_path: Path) -> None:
-    for name, content, words in (("empty.wav", b"", "is empty"), ("noise.raw", b"\1\2" * 999, "is not audio")):
+    for name, content, words in (
+        ("empty.wav", b"", "is empty"),
+        ("noise.raw", b"\1\2" * 999, "is not audio"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(AudioError, match=words):
             load(tmp_path / name)

@@ -38,7 +38,9 @@ def fake_model(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_text_and_times_come_but_no_ids(library: Path, fake_model: Callable[..., Path], tone: np.ndarray) -> None:
+def test_text_and_times_come_but_no_ids(
+    library: Path, fake_model: Callable[..., Path], tone: np.ndarray
+) -> None:
     with Model(fake_model(steps=3, delay_ms=20), library=library) as model:
         assert model.info == {"name": "fake", "purpose": "ASR"}
         result = model.transcribe(tone, sample_rate=16000, context="names", max_new_tokens=77)
@@ -69,7 +71,10 @@ def test_a_forced_language_is_set_at_its_start_and_its_tag_is_no_text(
 def test_tokens_arrive_while_the_library_works(
     library: Path, fake_model: Callable[..., Path], tone: np.ndarray
 ) -> None:
-    with Model(fake_model(steps=5, delay_ms=50), library=library) as model, model.stream(tone, sample_rate=16000) as stream:
+    with (
+        Model(fake_model(steps=5, delay_ms=50), library=library) as model,
+        model.stream(tone, sample_rate=16000) as stream,
+    ):
         delays = [(time.monotonic_ns() - token.time_ns) / 1e6 for token in stream if token.text]
     assert len(delays) == 6
     assert np.median(delays) < 5
