@@ -226,7 +226,7 @@ class Session:
 
     def prefill_logits(self, pcm: Pcm, options: Options) -> NDArray[np.float32]:
         c_options, texts = _c_options(options)
-        logits = self.matrix("prefill_logits", pcm, c_options)[0]
+        logits: NDArray[np.float32] = self.matrix("prefill_logits", pcm, c_options)[0]
         del texts  # until here the structure points into them
         return logits
 
