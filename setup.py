@@ -17,9 +17,10 @@ from setuptools.command.build_py import build_py
 
 BUILT_IN_MODEL = Path("models") / "qwen3-asr-mini-q8_0.bin"
 
-C_FLAGS = {"unix": ["-O3", "-std=gnu11", "-fvisibility=hidden"], "msvc": ["/O2", "/std:c11", "/utf-8"]}
+# -g0: Python's own flags ask for debugging information, which would be most of the wheel.
+C_FLAGS = {"unix": ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden"], "msvc": ["/O2", "/std:c11", "/utf-8"]}
 CXX_FLAGS = {
-    "unix": ["-O3", "-std=c++17", "-fvisibility=hidden", "-fvisibility-inlines-hidden"],
+    "unix": ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fvisibility-inlines-hidden"],
     "msvc": ["/O2", "/std:c++17", "/utf-8", "/EHsc"],
 }
 LINK_FLAGS = {"unix": ["-pthread"], "msvc": []}
@@ -46,7 +47,8 @@ class BuildExtension(build_ext):
         if hasattr(self.compiler, "initialize") and not getattr(self.compiler, "initialized", True):
             self.compiler.initialize()  # MSVC looks for its tools on first use, which is not safe in parallel
         newest_header = max(
-            (os.path.getmtime(path) for path in ext.depends if path.endswith((".h", ".inl", ".inc"))), default=0
+            (os.path.getmtime(path) for path in ext.depends if path.endswith((".h", ".inl", ".inc"))),
+            default=0,
         )
 
         def compile_one(source: str) -> list[str]:
