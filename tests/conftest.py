@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+# Fresh interpreters start here: in the root they would import the sources instead of what is installed.
+OUTSIDE = ROOT / "tests"
 INCLUDE = ROOT / "chatllm.cpp" / "include"
 
 
@@ -89,6 +91,7 @@ def run_python(
         text=True,
         encoding="utf-8",
         timeout=timeout,
+        cwd=OUTSIDE,
         env={**os.environ, **variables},
         check=False,
     )
