@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -351,3 +352,18 @@ def test_two_models_of_one_file_work_side_by_side(model_file: Path, model: Model
             )
         )
     assert len(set(raws)) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to the own process")
+def test_ctrl_c_interrupts_a_run_and_leaves_the_model_usable(
+    model: Model, endless: Endless, tone: np.ndarray
+) -> None:
+    stream = endless(model)
+    next(stream)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), stream:
+        stream.finish()
+    assert time.monotonic() - begin < 1.5
+    assert stream.transcript.finish == "abort"
+    model.transcribe(tone, sample_rate=16000, max_new_tokens=2)

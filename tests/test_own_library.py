@@ -37,7 +37,11 @@ def test_with_our_additions_it_gives_the_same_tokens(
     with Model(model_file, library=library) as other:
         assert other.info == model.info
         results = [each.transcribe(tone, sample_rate=16000, max_new_tokens=30) for each in (model, other)]
-        assert [[(t.id, t.logprob, t.text) for t in result.tokens] for result in results][0]
+        first, second = (
+            [(token.id, token.logprob, token.text) for token in result.tokens] for result in results
+        )
+        assert first == second
+        assert first
         assert results[0].raw == results[1].raw
         np.testing.assert_array_equal(*(each.log_mel(tone, sample_rate=16000) for each in (model, other)))
 
@@ -56,5 +60,4 @@ def test_by_upstreams_api_alone_it_gives_the_same_text(
         engine.close()
     expected = model.transcribe(tone, language, context, sample_rate=16000, max_new_tokens=30)
     assert result.raw == again.raw == expected.raw
-    assert result.text == expected.text
     assert {token.id for token in result.tokens} == {None}
