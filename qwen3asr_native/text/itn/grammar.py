@@ -41,10 +41,24 @@ def parse(tokens: list[Token]) -> list[Edit]:
         match = _first_match(tokens, position)
         if match is None:
             position += 1
-        else:
-            edits += match.edits
-            position = match.stop
+            continue
+        if edits and match.edits and _runs_together(edits[-1], match.edits[0]):
+            match = Match(_numerals_stop(tokens, position), [])
+        edits += match.edits
+        position = match.stop
     return edits
+
+
+def _runs_together(edit: Edit, following: Edit) -> bool:
+    """Two numbers with nothing between them would become one."""
+    return edit.stop == following.start and edit.text[-1:].isdigit() and following.text[0].isdigit()
+
+
+def _numerals_stop(tokens: list[Token], start: int) -> int:
+    stop = start
+    while tokens[stop].kind in NUMERAL_KINDS:
+        stop += 1
+    return stop
 
 
 def _first_match(tokens: list[Token], position: int) -> Match | None:
@@ -69,7 +83,11 @@ def _after_letters(tokens: list[Token], position: int) -> bool:
     if _before(tokens, position).kind is not Kind.LETTERS:
         return False
     earlier = _before(tokens, position - 1)
-    return earlier.kind is not Kind.ARABIC and earlier.text != "/"
+    return (
+        earlier.kind is not Kind.ARABIC
+        and earlier.kind not in NUMERAL_KINDS
+        and earlier.text not in lexicon.MARKS
+    )
 
 
 def _unit(tokens: list[Token], position: int) -> lexicon.Unit | None:
@@ -98,9 +116,7 @@ def leave_alone(tokens: list[Token], start: int) -> Match | None:
     """Numerals that make no number, 幾十 and 數百萬, and what touches Arabic digits stay as they are."""
     if tokens[start].kind not in NUMERAL_KINDS:
         return None
-    stop = start
-    while tokens[stop].kind in NUMERAL_KINDS:
-        stop += 1
+    stop = _numerals_stop(tokens, start)
     vague = tokens[start].kind is Kind.PLACE and _before(tokens, start).text in lexicon.APPROXIMATE
     if vague or _touches_arabic(tokens, start, stop) or not _usable(read_integer(tokens, start)):
         return Match(stop, [])
@@ -134,7 +150,9 @@ def percentage(tokens: list[Token], start: int) -> Match | None:
 
 def negative(tokens: list[Token], start: int) -> Match | None:
     """負五度 -> -5度, 負百分之三 -> -3%."""
-    if tokens[start].text not in ("負", "负") or _before(tokens, start).kind in NUMERAL_KINDS:
+    before = _before(tokens, start)
+    after_number = before.kind in NUMERAL_KINDS or before.kind is Kind.ARABIC or before.text in lexicon.MARKS
+    if tokens[start].text not in lexicon.MINUS or after_number:
         return None
     share = percentage(tokens, start + 1)
     if share is not None:
@@ -229,6 +247,19 @@ def _sixtieth(tokens: list[Token], start: int) -> Number | None:
     return number if number is not None and 0 <= number.value <= 59 else None
 
 
+def version(tokens: list[Token], start: int) -> Match | None:
+    """Python三點十二 -> Python3.12."""
+    if not _after_letters(tokens, start):
+        return None
+    major = read_integer(tokens, start)
+    if major is None or not _usable(major) or tokens[major.stop].text not in lexicon.POINT:
+        return None
+    minor = read_integer(tokens, major.stop + 1)
+    if minor is None or minor.form not in (Form.TEN, Form.CARDINAL):
+        return None
+    return Match(minor.stop, [Edit(start, minor.stop, f"{major.text}.{minor.text}")])
+
+
 # -- two numbers and more -------------------------------------------------------------------------------------
 
 
@@ -269,6 +300,25 @@ def ratio(tokens: list[Token], start: int) -> Match | None:
     if len(parts) < 2 or tokens[stop].text in lexicon.COMPARATIVE_AFTER_RATIO | lexicon.AND_MORE:
         return None
     return Match(stop, [Edit(start, stop, ":".join(parts))])
+
+
+def arithmetic(tokens: list[Token], start: int) -> Match | None:
+    """一加一等於二 -> 1加1等於2; without a result only beside longer numbers: 二十加三 -> 20加3."""
+    numbers: list[tuple[int, Number]] = []
+    position, result = start, False
+    while len(numbers) < LONGEST_CHAIN and not result:
+        number = read_number(tokens, position)
+        if number is None or not _usable(number):
+            break
+        numbers.append((position, number))
+        operator = tokens[number.stop].text
+        result = bool(numbers[:-1]) and tokens[position - 1].text in lexicon.EQUALS
+        if operator not in lexicon.OPERATORS and operator not in lexicon.EQUALS:
+            break
+        position = number.stop + 1
+    if len(numbers) < 2 or (not result and all(number.form is Form.DIGIT for _, number in numbers)):
+        return None
+    return Match(numbers[-1][1].stop, [Edit(at, number.stop, number.text) for at, number in numbers])
 
 
 def span(tokens: list[Token], start: int) -> Match | None:
@@ -344,17 +394,26 @@ def single_number(tokens: list[Token], start: int) -> Match | None:
         number = read_integer(tokens, start)
     if number is None:
         return None
-    text = _written_form(tokens, start, number)
+    tail = _tail(tokens, number)
+    text = number.text if tail and number.is_small else _written_form(tokens, start, number)
     if text is None:
         return Match(number.stop, [])
     edits = [Edit(start, number.stop, text), *_symbol(tokens, number.stop)]
     stop = number.stop + (1 if _unit(tokens, number.stop) else 0)
-    if tokens[number.stop].text in lexicon.TAIL_UNITS:
-        tail = read_number(tokens, stop)
-        if tail is not None and tail.form is Form.DIGIT and _unit(tokens, tail.stop) is None:
-            edits.append(Edit(stop, tail.stop, tail.text))
-            stop = tail.stop
+    if tail:
+        edits.append(Edit(stop, tail.stop, tail.text))
+        stop = tail.stop
     return Match(stop, edits)
+
+
+def _tail(tokens: list[Token], number: Number) -> Number | None:
+    """The decimal digits said after the unit: 三十七度五, 九秒五八."""
+    if tokens[number.stop].text not in lexicon.TAIL_UNITS:
+        return None
+    tail = read_integer(tokens, number.stop + 1)
+    if tail is None or tail.form not in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR):
+        return None
+    return None if _unit(tokens, tail.stop) else tail
 
 
 def _is_decimal(tokens: list[Token], start: int) -> bool:
@@ -391,15 +450,22 @@ def _digit_counts(tokens: list[Token], start: int, number: Number, named: bool) 
         return False
     if following.kind is Kind.LETTERS:
         return number.value != 1 or len(following.text) <= 2
+    if named and number.value != 1:
+        return True
     if named:
-        return (
-            number.value != 1 or following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text.isalpha()
-        )
+        return _one_is_a_name(_before(tokens, start), following)
     if number.value == 0:
         return following.text in lexicon.ZERO_UNITS
     if number.value == 1:
         return following.text in lexicon.KILO_AFTER_DIGIT
     return _counts(tokens, number)
+
+
+def _one_is_a_name(before: Token, following: Token) -> bool:
+    """一 is a name in B一停車場 and 請按一, but not in 這個APP一打開."""
+    if before.text in lexicon.KEYS or (before.kind is Kind.LETTERS and len(before.text) == 1):
+        return following.text not in lexicon.THINGS
+    return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text.isalpha()
 
 
 RULES: tuple[Rule, ...] = (
@@ -408,10 +474,12 @@ RULES: tuple[Rule, ...] = (
     negative,
     ordinal,
     date,
+    version,
     time_of_day,
     mixed_fraction,
     fraction,
     ratio,
+    arithmetic,
     span,
     compound,
     single_number,

@@ -26,6 +26,7 @@ DAY = frozenset("日號号")
 AND_MORE = frozenset("多餘余")  # 十多個, 三十多歲
 AND_SOME = frozenset("幾几來来")  # 十幾個
 APPROXIMATE = frozenset("幾几數数")  # before: 幾十, 數百萬
+MINUS = frozenset("負负")
 CONNECTORS = frozenset("到至")
 # 快一點, 好一點: "a bit", not "one point"
 COMPARATIVE_BEFORE_A_BIT = frozenset("快慢早晚遠远近輕轻重好差高低長长短大小多少")
@@ -97,12 +98,12 @@ def _units() -> dict[str, Unit]:
 
 
 UNITS = _units()
-# 三千米 is 三千 | 米, but 三十一千米 is 三十一 | 千米.
-KILO_UNITS = frozenset(word for word in UNITS if word.startswith("千"))
+# Units that begin with a numeral: 三千米 is 三千 | 米, but 三十一千米 is 三十一 | 千米.
+KILO_UNITS = frozenset(word for word in UNITS if word[0] in PLACES)
 # 五千克 is read as 五 | 千克.
 KILO_AFTER_DIGIT = frozenset({"千克"})
 # A single digit may follow: 三十七度五, 六成八.
-TAIL_UNITS = frozenset("度 成".split())
+TAIL_UNITS = frozenset("度 成 秒".split())
 ZERO_UNITS = frozenset("元 分 度 歲 岁 公里 公分".split())
 NOT_AFTER_TEN = frozenset("分")  # 十分: "very"
 
@@ -112,9 +113,14 @@ LABELS = frozenset(
     "分機 分机 編號 编号 號碼 号码 代號 代号 代碼 代码 密碼 密码 驗證碼 验证码 房號 房号 車牌 车牌 統編 學號 学号 座號 座号"
     " 請按 请按 電話 电话 手機 手机 轉分機 转分机 民國 民国 西元 公元".split()
 )
+KEYS = frozenset("請按 请按 分機 分机 轉分機 转分机".split())
 PERCENT = {"百分之": "%", "千分之": "‰"}
-KEYWORDS = frozenset("分之 半 比 負 负 第 又 之 每 到 至".split())
-EVERY = "每"
+OPERATORS = frozenset("加 減 减 乘 乘以 除以".split())
+EQUALS = frozenset("等於 等于".split())
+KEYWORDS = frozenset("分之 半 比 負 负 第 又 之 每 到 至".split()) | OPERATORS | EQUALS
+THINGS = frozenset("個 个 次 下".split())
+# Protected alone, but before a unit and in percentages they are numbers: 八九十歲.
+PROTECTED_ALONE = frozenset("八九十 二百五".split())
 
 PROTECTED = frozenset(IDIOMS) | frozenset(WORDS) | frozenset(WEEKDAYS)
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.
@@ -123,3 +129,4 @@ SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三
 NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
 AFTER_TWO_DIGITS = frozenset("年 年次 年代 折".split())  # 八五折, 八六年次
+MARKS = frozenset("/%‰")  # letters behind them are units: km/h

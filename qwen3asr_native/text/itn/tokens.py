@@ -85,7 +85,7 @@ def _word(text: str, position: int, before: list[Token]) -> Token | None:
 
 def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     """Whether the characters of ``word`` are that word here, and not numerals of a longer number."""
-    after_numeral = bool(before) and before[-1].kind in NUMERAL_KINDS
+    after_numeral = bool(before) and (before[-1].kind in NUMERAL_KINDS or before[-1].kind is Kind.ARABIC)
     following = text[position + len(word) : position + len(word) + 1]
     if word in lexicon.SHORT_WEEKDAYS:
         return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
@@ -95,7 +95,13 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return after_numeral and _is_kilo(word, before)
     if after_numeral:
         return False
+    if word in lexicon.PROTECTED_ALONE and (following in lexicon.UNITS or _is_percent(before)):
+        return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
+
+
+def _is_percent(before: list[Token]) -> bool:
+    return bool(before) and before[-1].text in lexicon.PERCENT
 
 
 def _is_kilo(word: str, before: list[Token]) -> bool:
