@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .grammar import Edit, parse
-from .tokens import Token, tokenize
+from .grammar import parse
+from .tokens import tokenize
 
 __all__ = ["Normalized", "Span", "normalize", "normalize_with_offsets"]
 
@@ -21,13 +21,14 @@ class Span(NamedTuple):
     stop: int
     source_start: int
     source_stop: int
+    changed: bool
 
 
 class Normalized(NamedTuple):
     """A normalized text and where its parts come from.
 
-    The spans cover result and source from beginning to end in order, without gaps. A span is either unchanged
-    text, as long as its source, or one number.
+    The spans cover result and source from beginning to end in order, without gaps. A changed span is one number,
+    or a unit written as a symbol.
     """
 
     text: str
@@ -46,7 +47,7 @@ class Normalized(NamedTuple):
 
 
 def _source_position(span: Span, position: int, is_stop: bool) -> int:
-    if span.stop - span.start == span.source_stop - span.source_start:
+    if not span.changed:
         return span.source_start + position - span.start
     return span.source_stop if is_stop else span.source_start
 
@@ -63,18 +64,18 @@ def normalize_with_offsets(text: str) -> Normalized:
     spans: list[Span] = []
     length = 0
 
-    def add(piece: str, source_start: int, source_stop: int) -> None:
+    def add(piece: str, source_start: int, source_stop: int, changed: bool) -> None:
         nonlocal length
         if source_start < source_stop:
             pieces.append(piece)
-            spans.append(Span(length, length + len(piece), source_start, source_stop))
+            spans.append(Span(length, length + len(piece), source_start, source_stop, changed))
             length += len(piece)
 
     position = 0
     for edit in parse(tokens):
         start, stop = tokens[edit.start].start, tokens[edit.stop].start
-        add(text[position:start], position, start)
-        add(edit.text, start, stop)
+        add(text[position:start], position, start, False)
+        add(edit.text, start, stop, True)
         position = stop
-    add(text[position:], position, len(text))
+    add(text[position:], position, len(text), False)
     return Normalized("".join(pieces), spans)

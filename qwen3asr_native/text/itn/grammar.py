@@ -6,7 +6,8 @@ first rule of `RULES` that applies wins. Rules look a bounded number of tokens a
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Optional
 
 from . import lexicon
 from .numbers import Form, Number, read_integer, read_number
@@ -30,7 +31,7 @@ class Match(NamedTuple):
     edits: list[Edit]
 
 
-Rule = Callable[["list[Token]", int], "Match | None"]
+Rule = Callable[[list[Token], int], Optional[Match]]
 
 
 def parse(tokens: list[Token]) -> list[Edit]:

@@ -6,9 +6,14 @@ from typing import NamedTuple
 
 from .exceptions import IDIOMS, WEEKDAYS, WORDS
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 DIGITS = {
     char: value
-    for value, chars in enumerate("零〇 一幺么 二兩两 三 四 五 六 七 八 九".split())
+    for value, chars in enumerate(["零〇", "一幺么", "二兩两", *"三四五六七八九"])
     for char in chars
 }
 PLACES = {"十": 10, "百": 100, "千": 1000}
@@ -103,30 +108,30 @@ KILO_UNITS = frozenset(word for word in UNITS if word[0] in PLACES)
 # 五千克 is read as 五 | 千克.
 KILO_AFTER_DIGIT = frozenset({"千克"})
 # A single digit may follow: 三十七度五, 六成八.
-TAIL_UNITS = frozenset("度 成 秒".split())
-ZERO_UNITS = frozenset("元 分 度 歲 岁 公里 公分".split())
+TAIL_UNITS = _words("度 成 秒")
+ZERO_UNITS = _words("元 分 度 歲 岁 公里 公分")
 NOT_AFTER_TEN = frozenset("分")  # 十分: "very"
 
-ERAS = frozenset("民國 民国 西元 公元".split())
-TIMES_OF_DAY = frozenset("上午 下午 早上 晚上 凌晨 中午 半夜 清晨 傍晚 今早 今晚 明早 明晚 昨晚 深夜".split())
-LABELS = frozenset(
+ERAS = _words("民國 民国 西元 公元")
+TIMES_OF_DAY = _words("上午 下午 早上 晚上 凌晨 中午 半夜 清晨 傍晚 今早 今晚 明早 明晚 昨晚 深夜")
+LABELS = _words(
     "分機 分机 編號 编号 號碼 号码 代號 代号 代碼 代码 密碼 密码 驗證碼 验证码 房號 房号 車牌 车牌 統編 學號 学号 座號 座号"
-    " 請按 请按 電話 电话 手機 手机 轉分機 转分机 民國 民国 西元 公元".split()
+    " 請按 请按 電話 电话 手機 手机 轉分機 转分机 民國 民国 西元 公元"
 )
-KEYS = frozenset("請按 请按 分機 分机 轉分機 转分机".split())
+KEYS = _words("請按 请按 分機 分机 轉分機 转分机")
 PERCENT = {"百分之": "%", "千分之": "‰"}
-OPERATORS = frozenset("加 減 减 乘 乘以 除以".split())
-EQUALS = frozenset("等於 等于".split())
-KEYWORDS = frozenset("分之 半 比 負 负 第 又 之 每 到 至".split()) | OPERATORS | EQUALS
-THINGS = frozenset("個 个 次 下".split())
+OPERATORS = _words("加 減 减 乘 乘以 除以")
+EQUALS = _words("等於 等于")
+KEYWORDS = _words("分之 半 比 負 负 第 又 之 每 到 至") | OPERATORS | EQUALS
+THINGS = _words("個 个 次 下")
 # Protected alone, but before a unit and in percentages they are numbers: 八九十歲.
-PROTECTED_ALONE = frozenset("八九十 二百五".split())
+PROTECTED_ALONE = _words("八九十 二百五")
 
-PROTECTED = frozenset(IDIOMS) | frozenset(WORDS) | frozenset(WEEKDAYS)
+PROTECTED = _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.
-STICKY = frozenset("一定 一般 一直 一些 一旦 一向 一邊 一边".split())
+STICKY = _words("一定 一般 一直 一些 一旦 一向 一邊 一边")
 SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三四五六")
 NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
-AFTER_TWO_DIGITS = frozenset("年 年次 年代 折".split())  # 八五折, 八六年次
+AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
