@@ -27,9 +27,15 @@ static inline void pf_sync_destroy(pf_mutex *mutex, pf_cond *cond) {
   (void)mutex;
   (void)cond;
 }
-static inline void pf_lock(pf_mutex *mutex) { AcquireSRWLockExclusive(mutex); }
-static inline void pf_unlock(pf_mutex *mutex) { ReleaseSRWLockExclusive(mutex); }
-static inline void pf_broadcast(pf_cond *cond) { WakeAllConditionVariable(cond); }
+static inline void pf_lock(pf_mutex *mutex) {
+  AcquireSRWLockExclusive(mutex);
+}
+static inline void pf_unlock(pf_mutex *mutex) {
+  ReleaseSRWLockExclusive(mutex);
+}
+static inline void pf_broadcast(pf_cond *cond) {
+  WakeAllConditionVariable(cond);
+}
 
 static inline int64_t pf_now_ns(void) {
   LARGE_INTEGER count, frequency;
@@ -82,7 +88,9 @@ static inline void *pf_library_open(const char *utf8_path, char *message, size_t
 static inline void *pf_library_symbol(void *library, const char *name) {
   return (void *)GetProcAddress((HMODULE)library, name);
 }
-static inline void pf_library_close(void *library) { FreeLibrary((HMODULE)library); }
+static inline void pf_library_close(void *library) {
+  FreeLibrary((HMODULE)library);
+}
 
 static inline void pf_release_memory(void) {}
 
@@ -118,9 +126,15 @@ static inline void pf_sync_destroy(pf_mutex *mutex, pf_cond *cond) {
   pthread_cond_destroy(cond);
   pthread_mutex_destroy(mutex);
 }
-static inline void pf_lock(pf_mutex *mutex) { pthread_mutex_lock(mutex); }
-static inline void pf_unlock(pf_mutex *mutex) { pthread_mutex_unlock(mutex); }
-static inline void pf_broadcast(pf_cond *cond) { pthread_cond_broadcast(cond); }
+static inline void pf_lock(pf_mutex *mutex) {
+  pthread_mutex_lock(mutex);
+}
+static inline void pf_unlock(pf_mutex *mutex) {
+  pthread_mutex_unlock(mutex);
+}
+static inline void pf_broadcast(pf_cond *cond) {
+  pthread_cond_broadcast(cond);
+}
 
 static inline int64_t pf_now_ns(void) {
   struct timespec now;
@@ -165,15 +179,21 @@ static inline int pf_thread_create(pf_thread *thread, void (*entry)(void *), voi
   if (failed) free(start);
   return failed ? -1 : 0;
 }
-static inline void pf_thread_join(pf_thread thread) { pthread_join(thread, NULL); }
+static inline void pf_thread_join(pf_thread thread) {
+  pthread_join(thread, NULL);
+}
 
 static inline void *pf_library_open(const char *utf8_path, char *message, size_t capacity) {
   void *library = dlopen(utf8_path, RTLD_NOW | RTLD_LOCAL);
   if (library == NULL) snprintf(message, capacity, "%s", dlerror());
   return library;
 }
-static inline void *pf_library_symbol(void *library, const char *name) { return dlsym(library, name); }
-static inline void pf_library_close(void *library) { dlclose(library); }
+static inline void *pf_library_symbol(void *library, const char *name) {
+  return dlsym(library, name);
+}
+static inline void pf_library_close(void *library) {
+  dlclose(library);
+}
 
 /* Gives the allocator's free pages back to the system, so that a closed model leaves nothing behind. */
 static inline void pf_release_memory(void) {

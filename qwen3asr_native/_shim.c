@@ -29,7 +29,7 @@ struct q3a_session {
   pf_mutex mutex; /* guards all below */
   pf_cond changed;
   block *head, *tail;
-  int lost;   /* an event found no memory */
+  int lost; /* an event found no memory */
   int running;
   int abort_wanted;
   int joinable;
@@ -45,7 +45,9 @@ struct q3a_session {
   chatllm_asr_timings timings; /* of the last run; written by its thread before the last event */
 };
 
-static size_t record_bytes(size_t text_len) { return (offsetof(record, text) + text_len + 7) & ~(size_t)7; }
+static size_t record_bytes(size_t text_len) {
+  return (offsetof(record, text) + text_len + 7) & ~(size_t)7;
+}
 
 static block *block_with_room(q3a_session *session, size_t bytes) {
   block *tail = session->tail;
@@ -111,7 +113,8 @@ static void clear_events(q3a_session *session) {
 
 /* ---- callbacks, in the engine's thread ---- */
 
-/* An abort that came before the engine had begun the run would be forgotten: it is repeated at the first sign of life. */
+/* An abort that came before the engine had begun the run would be forgotten: it is repeated at the first sign of life.
+ */
 static void repeat_abort(q3a_session *session) {
   pf_lock(&session->mutex);
   int wanted = session->abort_wanted;
@@ -148,7 +151,9 @@ static void on_print(void *user_data, int print_type, const char *utf8_str) {
   push(session, event, utf8_str, utf8_str != NULL ? strlen(utf8_str) : 0);
 }
 
-static void on_end(void *user_data) { (void)user_data; } /* the return of the blocking call is the end */
+static void on_end(void *user_data) {
+  (void)user_data;
+} /* the return of the blocking call is the end */
 
 /* ---- runs ---- */
 
@@ -295,7 +300,9 @@ int q3a_wait_end(q3a_session *session, int timeout_ms) {
   return ended;
 }
 
-const chatllm_asr_timings *q3a_timings(const q3a_session *session) { return &session->timings; }
+const chatllm_asr_timings *q3a_timings(const q3a_session *session) {
+  return &session->timings;
+}
 
 /* ---- life ---- */
 
@@ -326,7 +333,9 @@ int q3a_start(q3a_session *session) {
   return status;
 }
 
-struct chatllm_obj *q3a_object(q3a_session *session) { return session->object; }
+struct chatllm_obj *q3a_object(q3a_session *session) {
+  return session->object;
+}
 
 int q3a_destroy_object(q3a_session *session) {
   if (session->object == NULL) return 0;
@@ -349,7 +358,9 @@ void q3a_free(q3a_session *session) {
   free(session);
 }
 
-int64_t q3a_now_ns(void) { return pf_now_ns(); }
+int64_t q3a_now_ns(void) {
+  return pf_now_ns();
+}
 
 /* ---- function tables ---- */
 

@@ -42,7 +42,8 @@ typedef struct q3a_api {
 const q3a_api *q3a_embedded(void);
 
 /* The library at a path; it stays open until the process ends, because its threads may outlive its objects. plain: use
- * upstream's API only, even where the library has ours. NULL, and a message, when it cannot be opened or lacks a function. */
+ * upstream's API only, even where the library has ours. NULL, and a message, when it cannot be opened or lacks a
+ * function. */
 const q3a_api *q3a_open_library(const char *path, int plain, char *message, size_t capacity);
 
 enum q3a_event_kind {

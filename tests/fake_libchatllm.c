@@ -1,7 +1,9 @@
-/* fake_libchatllm.c - a library with chatllm.cpp's own C API and no model behind it, to test how the package drives one.
+/* fake_libchatllm.c - a library with chatllm.cpp's own C API and no model behind it, to test how the package drives
+ * one.
  *
- * The "model" is a text file of settings: "steps N" chunks in an answer, "delay_ms N" before each, "fail TEXT" prints an
- * error while answering. The answer says what arrived: system prompt, samples of the WAV file, forced language, limit.
+ * The "model" is a text file of settings: "steps N" chunks in an answer, "delay_ms N" before each, "fail TEXT" prints
+ * an error while answering. The answer says what arrived: system prompt, samples of the WAV file, forced language,
+ * limit.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,9 +24,13 @@ struct chatllm_obj {
   void *user_data;
 };
 
-static void copy(char *to, const char *from) { snprintf(to, TEXT, "%s", from); }
+static void copy(char *to, const char *from) {
+  snprintf(to, TEXT, "%s", from);
+}
 
-struct chatllm_obj *chatllm_create(void) { return calloc(1, sizeof(struct chatllm_obj)); }
+struct chatllm_obj *chatllm_create(void) {
+  return calloc(1, sizeof(struct chatllm_obj));
+}
 
 int chatllm_destroy(struct chatllm_obj *obj) {
   free(obj);
@@ -61,11 +67,17 @@ int chatllm_start(struct chatllm_obj *obj, f_chatllm_print print, f_chatllm_end 
   return 0;
 }
 
-void chatllm_set_gen_max_tokens(struct chatllm_obj *obj, int limit) { obj->limit = limit; }
+void chatllm_set_gen_max_tokens(struct chatllm_obj *obj, int limit) {
+  obj->limit = limit;
+}
 
-void chatllm_restart(struct chatllm_obj *obj, const char *system) { copy(obj->system, system ? system : ""); }
+void chatllm_restart(struct chatllm_obj *obj, const char *system) {
+  copy(obj->system, system ? system : "");
+}
 
-void chatllm_abort_generation(struct chatllm_obj *obj) { obj->stop = 1; }
+void chatllm_abort_generation(struct chatllm_obj *obj) {
+  obj->stop = 1;
+}
 
 static void nap(int ms) {
   struct timespec time = {ms / 1000, (ms % 1000) * 1000000L};
