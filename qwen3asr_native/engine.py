@@ -382,6 +382,7 @@ class Engine:
         if session is None or os.getpid() != self._pid:
             return
         if call is not None:
+            call.abort()
             call.close()
         with self._turn:
             session.close()
@@ -414,16 +415,19 @@ class Call:
 
     def run(self, pcm: Pcm, options: Options) -> None:
         """Begins to recognize samples [n]; the events come from :meth:`next`."""
-        session = self._session = self._engine.session_for(options.language)
-        if session.has_pcm:
-            session.run_pcm(pcm, options)
-            return
-        if options.attention != "window" or options.ignore_stop:
-            raise LibraryError(
-                "the library has only chatllm.cpp's own API, which has no option for attention or stops"
-            )
-        self._file = _wave_file(pcm)
-        session.run_file(self._file, options)
+        with self._engine.current(self) as current:
+            if not current:
+                raise ModelClosedError("the model was closed before this call could use it")
+            session = self._session = self._engine.session_for(options.language)
+            if session.has_pcm:
+                session.run_pcm(pcm, options)
+                return
+            if options.attention != "window" or options.ignore_stop:
+                raise LibraryError(
+                    "the library has only chatllm.cpp's own API, which has no option for attention or stops"
+                )
+            self._file = _wave_file(pcm)
+            session.run_file(self._file, options)
 
     def next(self) -> Event | RunResult:
         """Waits for the next event of the run, or its result. Raises what made the run fail."""

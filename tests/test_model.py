@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -367,3 +368,54 @@ def test_ctrl_c_interrupts_a_run_and_leaves_the_model_usable(
     assert time.monotonic() - begin < 1.5
     assert stream.transcript.finish == "abort"
     model.transcribe(tone, sample_rate=16000, max_new_tokens=2)
+
+
+def test_threads_that_do_everything_at_once(model_file: Path, endless: Endless, tone: np.ndarray) -> None:
+    model = Model(model_file)
+    end = time.monotonic() + 3
+    failures: list[BaseException] = []
+
+    def begin_and_drop() -> None:
+        next(model.stream(tone, sample_rate=16000), None)
+
+    def begin_and_abort() -> None:
+        stream = endless(model)
+        stream.abort()
+        assert stream.finish().finish == "abort"
+
+    def begin_and_leave() -> None:
+        with endless(model) as stream:
+            next(stream, None)
+
+    def close_and_open() -> None:
+        model.close()
+        model.reinit()
+
+    def act(seed: int) -> None:
+        choice = random.Random(seed)
+        actions = [
+            lambda: model.transcribe(tone, sample_rate=16000, max_new_tokens=5),
+            lambda: model.log_mel(tone, sample_rate=16000),
+            begin_and_drop,
+            begin_and_abort,
+            begin_and_leave,
+            model.abort,
+            close_and_open,
+        ]
+        while time.monotonic() < end:
+            try:
+                choice.choice(actions)()
+            except ModelClosedError:
+                pass
+            except BaseException as failure:
+                failures.append(failure)
+                return
+
+    threads = [threading.Thread(target=act, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    model.close()
+    assert failures == []
