@@ -243,8 +243,10 @@ def _print_table(rows: dict[str, Any], error: bool = False) -> None:
 def main() -> None:
     """Entry point: an error is one sentence."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
-            stream.reconfigure(encoding="utf-8", errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                encoding="utf-8", errors="replace" if stream is sys.stdin else "backslashreplace"
+            )
     try:
         app()
     except Qwen3AsrError as error:

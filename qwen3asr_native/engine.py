@@ -12,7 +12,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -131,7 +131,7 @@ class Session:
         self._errors: list[str] = []
         self.close = weakref.finalize(self, _end_object, self.handle, os.getpid())
         for word in words:
-            api.append_param(self.object, word.encode())
+            api.append_param(self.object, os.fsencode(word))
         status = lib.q3a_start(self.handle)
         while self.next() is not None:
             pass
@@ -189,6 +189,7 @@ class Session:
                 self._read_info(text)
 
     def _ended(self, status: int, end_ns: int, message: bytes) -> RunResult:
+        self._alive = ()
         if status != 0 or (self._errors and not self.has_pcm):
             raise error_of_status(status, self._message(message.decode("utf-8", "replace")))
         if not self.has_pcm:
@@ -270,9 +271,8 @@ class Engine:
         self._api = lib.q3a_embedded() if library is None else _open_library(library, plain_library)
         self._words = _start_words(model, threads, kernels, plain=not self._api.asr_run)
         self._turn = threading.Lock()
-        self._state = (
-            threading.RLock()
-        )  # reentrant: the collector may end a call while its own thread holds it
+        # Reentrant: the garbage collector may end a call in a thread that holds it.
+        self._state = threading.RLock()
         self._call: Call | None = None
         self._pid = os.getpid()
         self._language: str | None = None  # what a library without PCM input was started with
@@ -463,7 +463,8 @@ class Call:
     def _remove_file(self) -> None:
         path, self._file = self._file, None
         if path is not None:
-            os.unlink(path)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def _start_words(model: Path, threads: int | None, kernels: str | None, plain: bool) -> list[str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .audio import AudioSource
     from .transcript import Transcript
 
+_TOKEN_LIMITS = range(1, 1 << 31)
+
 
 class Model:
     """A Qwen3-ASR model, loaded.
@@ -161,8 +163,8 @@ class Model:
             raise ArgumentError(
                 f"chunk_seconds must be from 1 to {audio_input.MAX_SECONDS:.0f}, not {chunk_seconds}"
             )
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise ArgumentError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        if max_new_tokens is not None and max_new_tokens not in _TOKEN_LIMITS:
+            raise ArgumentError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens}")
         options = self._options(language, context, attention)._replace(max_new_tokens=max_new_tokens)
         pieces = audio_input.pieces(audio, sample_rate, chunk_seconds)
         return Stream(self._engine, pieces, options, script, itn)
@@ -200,9 +202,14 @@ class Model:
     def _options(self, language: str | None, context: str, attention: str) -> Options:
         if attention not in ATTENTION:
             raise ArgumentError(f"attention must be 'window' or 'full', not {attention!r}")
-        if "\0" in context:
-            raise ArgumentError("the context must not hold a zero character")
+        if "\0" in context or not _is_unicode(context):
+            raise ArgumentError("the context must not hold zero characters or bytes that are not UTF-8")
         return Options(self._engine.check_language(language), context, None, attention)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates, which stand for undecodable bytes of a command line."""
+    return text == text.encode("utf-8", "ignore").decode("utf-8")
 
 
 def _with_additions(session: Session) -> Session:

@@ -178,3 +178,21 @@ def test_output_is_utf_8_in_any_locale(model_file: Path, wav: Path) -> None:
         check=False,
     )
     assert io.TextIOWrapper(io.BytesIO(done.stdout), "utf-8").read() == "你好\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")
+def test_a_name_that_is_not_utf_8_gets_a_sentence(model_file: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "qwen3asr_native",
+        "transcribe",
+        "--json",
+        "-m",
+        str(model_file),
+        b"caf\xe9.wav",
+    ]
+    done = subprocess.run(command, capture_output=True, cwd=OUTSIDE, check=False)
+    assert done.returncode == 1
+    assert_sentences(done.stderr, "does not exist")
+    assert "does not exist" in json.loads(done.stdout.replace(b"\\udce9", b"?"))["error"]

@@ -209,10 +209,13 @@ def test_an_unknown_language_is_named_with_the_known_ones(model: Model, tone: np
     [
         ({"attention": "some"}, "'window' or 'full'"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens"),
+        ({"max_new_tokens": 1 << 40}, "max_new_tokens"),
         ({"chunk_seconds": 0.5}, "chunk_seconds"),
         ({"chunk_seconds": 5000}, "chunk_seconds"),
         ({"script": "elvish"}, "elvish"),
         ({"context": "a\0b"}, "context"),
+        ({"context": "a\udc80b"}, "context"),
         ({"language": "Chi\0nese"}, "language"),
     ],
 )
