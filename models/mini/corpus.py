@@ -19,7 +19,7 @@ from .texts import Text, random_text
 LONGEST_SECONDS = 12.0
 NO_SPEECH_SHARE = 0.06
 JOINED_SHARE = 0.15  # of the batches
-FRAMES_PER_BATCH = 13_000
+FRAMES_PER_BATCH = 7_000
 
 
 def build(directory: Path, clips: int, seed: int, jobs: int) -> None:
@@ -82,7 +82,7 @@ class Batches(torch.utils.data.IterableDataset):
             order = order[np.argsort(seconds[order] + rng.normal(0, 0.2, order.size))]
             batches: list[list[int]] = [[]]
             for entry in order:
-                if (len(batches[-1]) + 1) * seconds[entry] * 100 > FRAMES_PER_BATCH or len(batches[-1]) == 64:
+                if len(batches[-1]) >= _clips_per_batch(float(seconds[entry])):
                     batches.append([])
                 batches[-1].append(int(entry))
             for position in rng.permutation(len(batches)):
@@ -107,6 +107,12 @@ class Batches(torch.utils.data.IterableDataset):
         mel = log_mel(augment(samples, rng))
         _mask_patches(mel, rng)
         return torch.from_numpy(mel), language, text
+
+
+def _clips_per_batch(seconds: float) -> int:
+    """One of a few sizes: kernels are compiled anew for every shape, which costs more than a little padding."""
+    fits = FRAMES_PER_BATCH / (100 * (seconds + 0.4))
+    return max((size for size in (4, 6, 8, 12, 16, 24, 32, 48) if size <= fits), default=4)
 
 
 def _joined(

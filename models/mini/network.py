@@ -105,7 +105,6 @@ class Encoder(nn.Module):
         x = self.conv_out(x.permute(0, 3, 1, 2).flatten(2)) + self.positions
         x = x.reshape(batch, chunks * CHUNK_TOKENS, -1)
         lengths = torch.tensor([audio_tokens(mel.shape[1]) for mel in mels])
-        x = x[:, : int(lengths.max())]
         index = torch.arange(x.shape[1])
         valid = index < lengths[:, None]
         window = index // WINDOW_TOKENS

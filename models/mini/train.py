@@ -21,7 +21,7 @@ from .evaluate import error_rates, transcribe_network
 from .network import MiniASR
 from .prompts import answer, prompt, random_context
 
-PEAK_RATE, WARMUP_STEPS, CTC_WEIGHT, EMA_DECAY = 1.2e-3, 300, 0.4, 0.998
+PEAK_RATE, WARMUP_STEPS, CTC_WEIGHT, EMA_DECAY = 1e-3, 300, 0.4, 0.998
 Batch = "list[tuple[Tensor, str | None, str]]"
 
 
@@ -71,6 +71,8 @@ class Trainer:
             targets.append(torch.tensor(self.encode(text), dtype=torch.long))
         padded = nn.utils.rnn.pad_sequence(ids, batch_first=True)
         label = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
+        padding = (0, -padded.shape[1] % 16)  # few different shapes: see corpus._clips_per_batch
+        padded, label = F.pad(padded, padding), F.pad(label, padding, value=-100)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self.network.model(self.network.embed(padded, audio[valid]))
         wanted = label != -100
@@ -147,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
