@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Tuple
+from collections.abc import Mapping
+from typing import Any
 
-Shape = Tuple[int, ...]
+Shape = tuple[int, ...]
 CONV_KERNEL = 3
 
 
@@ -18,7 +19,7 @@ def head_dim(text: Mapping[str, Any]) -> int:
     return int(text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"])
 
 
-def tensor_shapes(config: Mapping[str, Any]) -> Dict[str, Shape]:
+def tensor_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     """Name -> shape of every tensor, in the order of a saved checkpoint (sorted by name).
 
     ``thinker.lm_head.weight`` is always listed; a checkpoint with tied embeddings may leave it out.
@@ -38,13 +39,13 @@ def tensor_shapes(config: Mapping[str, Any]) -> Dict[str, Shape]:
     return dict(sorted(shapes.items()))
 
 
-def _encoder_shapes(audio: Mapping[str, Any], prefix: str) -> Dict[str, Shape]:
+def _encoder_shapes(audio: Mapping[str, Any], prefix: str) -> dict[str, Shape]:
     size, channels = int(audio["d_model"]), int(audio["downsample_hidden_size"])
     inner, output = int(audio["encoder_ffn_dim"]), int(audio["output_dim"])
     frequencies = int(audio["num_mel_bins"])
     for _ in range(3):  # each convolution halves the number of bands, rounding up
         frequencies = (frequencies + 1) // 2
-    shapes: Dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     for number, inputs in ((1, 1), (2, channels), (3, channels)):
         shapes[f"conv2d{number}.weight"] = (channels, inputs, CONV_KERNEL, CONV_KERNEL)
         shapes[f"conv2d{number}.bias"] = (channels,)
@@ -63,11 +64,11 @@ def _encoder_shapes(audio: Mapping[str, Any], prefix: str) -> Dict[str, Shape]:
     return {prefix + name: shape for name, shape in shapes.items()}
 
 
-def _decoder_shapes(text: Mapping[str, Any], prefix: str) -> Dict[str, Shape]:
+def _decoder_shapes(text: Mapping[str, Any], prefix: str) -> dict[str, Shape]:
     hidden, inner, head = int(text["hidden_size"]), int(text["intermediate_size"]), head_dim(text)
     queries = int(text["num_attention_heads"]) * head
     keys = int(text["num_key_value_heads"]) * head
-    layer_shapes: Dict[str, Shape] = {
+    layer_shapes: dict[str, Shape] = {
         "input_layernorm": (hidden,),
         "post_attention_layernorm": (hidden,),
         "mlp.gate_proj": (inner, hidden),

@@ -11,8 +11,9 @@ import copy
 import itertools
 import json
 import struct
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from .errors import ConversionError
 Overrides = Mapping[str, Union[int, float, bool]]
 
 # (audio_config, text_config) of each preset; sizes of the released models, and a small one.
-PRESETS: Dict[str, Tuple[Dict[str, int], Dict[str, int]]] = {
+PRESETS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "tiny": (
         {
             "d_model": 256,
@@ -84,24 +85,53 @@ _ALIGNER_BINS = 5000
 _CHUNK_ELEMENTS = 1 << 22
 
 _MARKS = [
-    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
-    *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
+    *(
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|object_ref_start|>",
+        "<|object_ref_end|>",
+        "<|box_start|>",
+    ),
+    *(
+        "<|box_end|>",
+        "<|quad_start|>",
+        "<|quad_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+    ),
     *("<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>"),
-    *("<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>"),
-    *("<think>", "</think>", "<|audio_start|>", "<|audio_end|>", "<tts_pad>", "<tts_text_bos>", "<tts_text_eod>"),
+    *(
+        "<|fim_suffix|>",
+        "<|fim_pad|>",
+        "<|repo_name|>",
+        "<|file_sep|>",
+        "<tool_response>",
+        "</tool_response>",
+    ),
+    *(
+        "<think>",
+        "</think>",
+        "<|audio_start|>",
+        "<|audio_end|>",
+        "<tts_pad>",
+        "<tts_text_bos>",
+        "<tts_text_eod>",
+    ),
     *("<tts_text_bos_single>", "<non_speech>", "<|audio_pad|>"),
 ]
 # The official added tokens, in their order.
-ADDED_TOKENS: Tuple[str, ...] = (*_MARKS, *(f"<blank{number}>" for number in range(1, 28)), "<asr_text>")
+ADDED_TOKENS: tuple[str, ...] = (*_MARKS, *(f"<blank{number}>" for number in range(1, 28)), "<asr_text>")
 
 
 def make_checkpoint(
     out: PathLike,
     preset: str = "tiny",
     *,
-    audio: Optional[Overrides] = None,
-    text: Optional[Overrides] = None,
-    base_tokens: Optional[int] = None,
+    audio: Overrides | None = None,
+    text: Overrides | None = None,
+    base_tokens: int | None = None,
     tied: bool = False,
     aligner: bool = False,
     dtype: str = "bf16",
@@ -149,7 +179,7 @@ def make_checkpoint(
     return directory
 
 
-_PREPROCESSOR: Dict[str, Any] = {
+_PREPROCESSOR: dict[str, Any] = {
     "chunk_length": 30,
     "dither": 0.0,
     "feature_extractor_type": "WhisperFeatureExtractor",
@@ -165,11 +195,11 @@ _PREPROCESSOR: Dict[str, Any] = {
 }
 
 
-def _config(preset: str, audio: Overrides, text: Overrides, aligner: bool) -> Dict[str, Any]:
+def _config(preset: str, audio: Overrides, text: Overrides, aligner: bool) -> dict[str, Any]:
     if preset not in PRESETS:
         raise ConversionError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     audio_sizes, text_sizes = copy.deepcopy(PRESETS[preset])
-    audio_config: Dict[str, Any] = {
+    audio_config: dict[str, Any] = {
         **audio_sizes,
         "model_type": "qwen3_asr_audio_encoder",
         "num_mel_bins": 128,
@@ -181,7 +211,7 @@ def _config(preset: str, audio: Overrides, text: Overrides, aligner: bool) -> Di
         **audio,
     }
     audio_config["num_hidden_layers"] = audio_config["encoder_layers"]
-    text_config: Dict[str, Any] = {
+    text_config: dict[str, Any] = {
         **text_sizes,
         "model_type": "qwen3_asr_text",
         "max_position_embeddings": 65_536,
@@ -200,7 +230,7 @@ def _config(preset: str, audio: Overrides, text: Overrides, aligner: bool) -> Di
         "type": "default",
     }
     audio_config.setdefault("output_dim", text_config["hidden_size"])
-    thinker: Dict[str, Any] = {
+    thinker: dict[str, Any] = {
         "model_type": "qwen3_asr_forced_aligner_thinker" if aligner else "qwen3_asr_thinker",
         "audio_config": audio_config,
         "text_config": text_config,
@@ -215,7 +245,7 @@ def _config(preset: str, audio: Overrides, text: Overrides, aligner: bool) -> Di
     }
 
 
-def _number_tokens(config: Dict[str, Any], base_tokens: int) -> None:
+def _number_tokens(config: dict[str, Any], base_tokens: int) -> None:
     ids = {token: base_tokens + index for index, token in enumerate(ADDED_TOKENS)}
     thinker = config["thinker_config"]
     thinker["audio_token_id"] = ids["<|audio_pad|>"]
@@ -225,14 +255,14 @@ def _number_tokens(config: Dict[str, Any], base_tokens: int) -> None:
     thinker["text_config"]["eos_token_id"] = ids["<|im_end|>"]
 
 
-def _byte_alphabet() -> List[str]:
+def _byte_alphabet() -> list[str]:
     """The printable character that stands for each byte in a GPT-2 vocabulary."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     shifted = itertools.count(0x100)
     return [chr(byte if byte in printable else next(shifted)) for byte in range(256)]
 
 
-def _merges(alphabet: Sequence[str]) -> Iterator[Tuple[str, str]]:
+def _merges(alphabet: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Endless byte-pair merges: all pairs of letters first, then pairs with one more letter, and so on."""
     lower_case = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     letters = sorted(alphabet, key=lambda letter: letter not in lower_case)
@@ -257,7 +287,7 @@ def _write_tokenizer(directory: Path, base_tokens: int) -> None:
         str(base_tokens + index): {"content": token, **flags, "special": token.startswith("<|")}
         for index, token in enumerate(ADDED_TOKENS)
     }
-    tokenizer: Dict[str, Any] = {
+    tokenizer: dict[str, Any] = {
         "add_prefix_space": False,
         "added_tokens_decoder": added,
         "bos_token": None,
@@ -281,7 +311,7 @@ def _write_weights(path: Path, shapes: Mapping[str, Shape], dtype: str, seed: in
     """Write a safetensors file piece by piece: no tensor is ever in memory as a whole."""
     import ml_dtypes
 
-    kinds: Dict[str, Tuple[str, Any]] = {
+    kinds: dict[str, tuple[str, Any]] = {
         "bf16": ("BF16", ml_dtypes.bfloat16),
         "f16": ("F16", np.float16),
         "f32": ("F32", np.float32),
@@ -289,7 +319,7 @@ def _write_weights(path: Path, shapes: Mapping[str, Shape], dtype: str, seed: in
     if dtype not in kinds:
         raise ConversionError(f"unknown dtype {dtype!r}; choose one of {', '.join(kinds)}")
     label, number_type = kinds[dtype]
-    header: Dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + int(np.prod(shape, dtype=np.int64)) * np.dtype(number_type).itemsize
@@ -306,7 +336,7 @@ def _write_weights(path: Path, shapes: Mapping[str, Shape], dtype: str, seed: in
 def _random_values(name: str, shape: Shape, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
     mean, deviation = 0.0, float(np.prod(shape[1:], dtype=np.float64)) ** -0.5
     if len(shape) == 1:
-        is_norm = name.endswith("norm.weight") or name.endswith("ln_post.weight")
+        is_norm = name.endswith(("norm.weight", "ln_post.weight"))
         mean, deviation = (1.0, 0.05) if is_norm else (0.0, 0.02)
     count = int(np.prod(shape, dtype=np.int64))
     for start in range(0, count, _CHUNK_ELEMENTS):
@@ -316,9 +346,9 @@ def _random_values(name: str, shape: Shape, rng: np.random.Generator) -> Iterato
         yield values
 
 
-def _sizes(assignments: Sequence[str]) -> Dict[str, Dict[str, int]]:
+def _sizes(assignments: Sequence[str]) -> dict[str, dict[str, int]]:
     """``["text.head_dim=96"]`` -> ``{"text": {"head_dim": 96}, "audio": {}}``."""
-    sizes: Dict[str, Dict[str, int]] = {"audio": {}, "text": {}}
+    sizes: dict[str, dict[str, int]] = {"audio": {}, "text": {}}
     for assignment in assignments:
         owner, _, rest = assignment.partition(".")
         key, _, value = rest.partition("=")
@@ -328,18 +358,24 @@ def _sizes(assignments: Sequence[str]) -> Dict[str, Dict[str, int]]:
     return sizes
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of ``python -m qwen3asr_native.checkpoints``."""
     parser = argparse.ArgumentParser(prog="python -m qwen3asr_native.checkpoints", description=__doc__)
     parser.add_argument("out", type=Path, help="directory to write the checkpoint to")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
-    parser.add_argument("--set", action="append", default=[], metavar="PART.SIZE=N", help="e.g. text.head_dim=96")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PART.SIZE=N", help="e.g. text.head_dim=96"
+    )
     parser.add_argument("--base-tokens", type=int, help="vocabulary below the added tokens")
-    parser.add_argument("--tied", action="store_true", help="leave out lm_head.weight: the embedding takes its place")
+    parser.add_argument(
+        "--tied", action="store_true", help="leave out lm_head.weight: the embedding takes its place"
+    )
     parser.add_argument("--aligner", action="store_true", help="make a forced aligner")
     parser.add_argument("--dtype", choices=("bf16", "f16", "f32"), default="bf16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ggmm", metavar="TYPE", action="append", default=[], help="also write a GGMM file of TYPE")
+    parser.add_argument(
+        "--ggmm", metavar="TYPE", action="append", default=[], help="also write a GGMM file of TYPE"
+    )
     options = parser.parse_args(arguments)
     try:
         sizes = _sizes(options.set)

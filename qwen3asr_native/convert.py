@@ -13,8 +13,9 @@ import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, NamedTuple, Union
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from .quantization import quantize as round_values
 
 PathLike = Union[str, "os.PathLike[str]"]
 Progress = Callable[[int, int, str], None]
-TensorTypes = Sequence[Tuple[str, str]]
+TensorTypes = Sequence[tuple[str, str]]
 
 _METADATA_FILES = (
     "config.json",
@@ -35,7 +36,13 @@ _METADATA_FILES = (
     "preprocessor_config.json",
     "chat_template.json",
 )
-_REQUIRED_FILES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "vocab.json", "merges.txt")
+_REQUIRED_FILES = (
+    "config.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "vocab.json",
+    "merges.txt",
+)
 _ENCODER_NAMES = {
     "fc1": "mlp.fc0",
     "fc2": "mlp.fc1",
@@ -43,7 +50,9 @@ _ENCODER_NAMES = {
     "self_attn_layer_norm": "input_layernorm",
     "out_proj": "o_proj",
 }
-_CHUNK_ELEMENTS = 1 << 21  # values rounded at a time: the working memory of Q4_K is about 40 times that in bytes
+_CHUNK_ELEMENTS = (
+    1 << 21
+)  # values rounded at a time: the working memory of Q4_K is about 40 times that in bytes
 _NO_EXPERTS = (1, -1, -1, -1, 0)
 _RESERVED_INTS = 128
 
@@ -52,7 +61,7 @@ class _Planned(NamedTuple):
     """One tensor of the output; ``rows(start, stop)`` gives its float32 rows [stop - start, last dimension]."""
 
     name: str
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     kind: TensorType
     rows: Callable[[int, int], Floats]
 
@@ -62,8 +71,8 @@ def convert(
     out: PathLike,
     type: str = "q4_0",
     tensor_types: TensorTypes = (),
-    name: Optional[str] = None,
-    progress: Optional[Progress] = None,
+    name: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Convert the checkpoint directory ``hf_dir`` to the GGMM file ``out``; return its path.
 
@@ -79,7 +88,7 @@ def convert(
     source = Path(hf_dir)
     main_type = _parse_type(type)
     config = _check_checkpoint(source)
-    metadata: Dict[str, Any] = {
+    metadata: dict[str, Any] = {
         file: _read_json(source / file) for file in _METADATA_FILES if (source / file).is_file()
     }
     metadata["model_name"] = name or source.resolve().name
@@ -100,7 +109,7 @@ def quantize(
     out_bin: PathLike,
     type: str,
     tensor_types: TensorTypes = (),
-    progress: Optional[Progress] = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the GGMM file ``in_bin`` with tensors of another ``type``; parameters and errors as of :func:`convert`.
 
@@ -140,14 +149,18 @@ def _type_chooser(main: TensorType, overrides: TensorTypes) -> Callable[[str, Se
         if len(shape) == 1:
             return TensorType.F32
         wanted = next((kind for pattern, kind in rules if fnmatch.fnmatchcase(name, pattern)), main)
-        candidates = (wanted, TensorType.Q8_0, TensorType.F16) if wanted is TensorType.Q4_K else (wanted, TensorType.F16)
+        candidates = (
+            (wanted, TensorType.Q8_0, TensorType.F16)
+            if wanted is TensorType.Q4_K
+            else (wanted, TensorType.F16)
+        )
         return next(kind for kind in candidates if shape[-1] % LAYOUTS[kind].elements == 0)
 
     return choose
 
 
 def _ggmm_name(name: str) -> str:
-    short = name[len("thinker.") :] if name.startswith("thinker.") else name
+    short = name.removeprefix("thinker.")
     prefix = "audio_tower."
     if not short.startswith(prefix):
         return short
@@ -163,7 +176,7 @@ def _read_json(path: Path) -> Any:
         raise ConversionError(f"cannot read {path}: {error}") from None
 
 
-def _check_checkpoint(source: Path) -> Dict[str, Any]:
+def _check_checkpoint(source: Path) -> dict[str, Any]:
     if not source.is_dir():
         raise ConversionError(f"{source} is not a directory; give the directory of a Hugging Face checkpoint")
     missing = [file for file in _REQUIRED_FILES if not (source / file).is_file()]
@@ -175,7 +188,7 @@ def _check_checkpoint(source: Path) -> Dict[str, Any]:
     return config
 
 
-def _shards(source: Path) -> List[Path]:
+def _shards(source: Path) -> list[Path]:
     index = source / "model.safetensors.index.json"
     if index.is_file():
         contents = _read_json(index)
@@ -193,7 +206,7 @@ def _shards(source: Path) -> List[Path]:
 
 def _checkpoint_tensors(
     source: Path, config: Mapping[str, Any]
-) -> Iterator[Tuple[str, Tuple[int, ...], Callable[[int, int], Floats]]]:
+) -> Iterator[tuple[str, tuple[int, ...], Callable[[int, int], Floats]]]:
     """Name, shape and row reader of every tensor, in the order of the shards; checks that none is missing."""
     try:
         expected = tensor_shapes(config)
@@ -204,7 +217,9 @@ def _checkpoint_tensors(
     for shard in _shards(source):
         for name, shape in _shard_contents(shard):
             if shape != expected.get(name, shape):
-                raise ConversionError(f"{shard}: {name} has shape {shape}, but config.json says {expected[name]}")
+                raise ConversionError(
+                    f"{shard}: {name} has shape {shape}, but config.json says {expected[name]}"
+                )
             seen.add(name)
             yield name, shape, _SafetensorsRows(shard, name)
     missing = sorted(set(expected) - seen - may_be_missing)
@@ -214,17 +229,18 @@ def _checkpoint_tensors(
 
 def _open_shard(path: Path) -> Any:
     import ml_dtypes  # noqa: F401  (gives NumPy the bfloat16 that safetensors asks for)
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     try:
         return safe_open(str(path), framework="numpy")
-    except Exception as error:  # the library raises its own type for damage, OSError for the rest
+    except (SafetensorError, OSError) as error:
         raise ConversionError(f"cannot read {path}: {error}") from None
 
 
-def _shard_contents(path: Path) -> List[Tuple[str, Tuple[int, ...]]]:
+def _shard_contents(path: Path) -> list[tuple[str, tuple[int, ...]]]:
     with _open_shard(path) as shard:
-        return [(name, tuple(shard.get_slice(name).get_shape())) for name in shard.keys()]
+        names: list[str] = shard.keys()
+        return [(name, tuple(shard.get_slice(name).get_shape())) for name in names]
 
 
 class _SafetensorsRows:
@@ -245,7 +261,9 @@ class _SafetensorsRows:
                 part = np.asarray(tensor[:]).reshape(-1, shape[-1])[start:stop]
         values = part.astype(np.float32)
         if not np.isfinite(values).all():
-            raise ConversionError(f"{self._shard}: {self._name} has values that are not finite; download it again")
+            raise ConversionError(
+                f"{self._shard}: {self._name} has values that are not finite; download it again"
+            )
         return values
 
 
@@ -269,11 +287,20 @@ def _configuration(config: Mapping[str, Any], kind: TensorType, tied: bool) -> b
     rope = text.get("rope_scaling") or {}
     sections = [int(section) for section in rope.get("mrope_section", ())][:4]
     aligner = is_aligner(config)
-    ids = [_token_id(text.get(f"{role}_token_id", thinker.get(f"{role}_token_id"))) for role in ("bos", "eos", "pad")]
+    ids = [
+        _token_id(text.get(f"{role}_token_id", thinker.get(f"{role}_token_id")))
+        for role in ("bos", "eos", "pad")
+    ]
     fields = struct.pack("<2i", ggmm.MODEL_ALIGNER if aligner else ggmm.MODEL_ASR, 1)
     fields += struct.pack(
         "<11i",
-        *(kind, text["vocab_size"], text["hidden_size"], text["num_attention_heads"], text["num_hidden_layers"]),
+        *(
+            kind,
+            text["vocab_size"],
+            text["hidden_size"],
+            text["num_attention_heads"],
+            text["num_hidden_layers"],
+        ),
         *(text["intermediate_size"], text.get("max_position_embeddings", 65536), *ids, -1),
     )
     fields += struct.pack("<2i", text["num_key_value_heads"], head_dim(text))
@@ -284,7 +311,7 @@ def _configuration(config: Mapping[str, Any], kind: TensorType, tied: bool) -> b
     return fields + (struct.pack("<i", thinker["classify_num"]) if aligner else b"")
 
 
-def _write(out: Path, head: bytes, planned: Sequence[_Planned], progress: Optional[Progress]) -> Path:
+def _write(out: Path, head: bytes, planned: Sequence[_Planned], progress: Progress | None) -> Path:
     """Write the file beside its place, make sure that it is on the disk, then give it its name."""
     total = len(head)
     for tensor in planned:

@@ -10,8 +10,9 @@ import json
 import math
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, BinaryIO, NamedTuple, Union
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Tensor(NamedTuple):
     """Where a tensor lies in a file; ``shape`` is in PyTorch order, outermost first."""
 
     name: str
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     kind: TensorType
     offset: int
 
@@ -58,7 +59,7 @@ def tensor_header(name: str, shape: Sequence[int], kind: TensorType, position: i
     return header + bytes(-(position + len(header)) % ALIGNMENT)
 
 
-def encode_metadata(metadata: Dict[str, Any]) -> bytes:
+def encode_metadata(metadata: dict[str, Any]) -> bytes:
     text = json.dumps(metadata, ensure_ascii=False).encode("utf-8")
     return text + bytes(-len(text) % 4)
 
@@ -104,7 +105,7 @@ class GgmmFile:
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             self._read_head()
-            self.tensors: Dict[str, Tensor] = {tensor.name: tensor for tensor in self._read_tensors()}
+            self.tensors: dict[str, Tensor] = {tensor.name: tensor for tensor in self._read_tensors()}
         except ModelFileError:
             self._file.close()
             raise
@@ -112,7 +113,7 @@ class GgmmFile:
             self._file.close()
             raise ModelFileError(f"{self.path} is damaged ({error}); download or convert it again") from None
 
-    def __enter__(self) -> GgmmFile:
+    def __enter__(self) -> GgmmFile:  # noqa: PYI034  (typing.Self needs Python 3.11)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,28 +146,34 @@ class GgmmFile:
             raise ModelFileError(f"{self.path} is not a GGMM model file: it has only {self._size} bytes")
         magic, version, *ends = HEADER.unpack(self._take(HEADER.size))
         if magic != MAGIC:
-            raise ModelFileError(f"{self.path} is not a GGMM model file: it begins with {magic!r}, not {MAGIC!r}")
+            raise ModelFileError(
+                f"{self.path} is not a GGMM model file: it begins with {magic!r}, not {MAGIC!r}"
+            )
         if version != 1:
             raise ModelFileError(f"{self.path} has GGMM version {version}; this program reads version 1")
-        sections: List[bytes] = []
+        sections: list[bytes] = []
         for end in ends:
             sections.append(self._take(end - self._file.tell()))
         self.metadata_bytes, self.configuration, self.vocabulary = sections
-        self.metadata: Dict[str, Any] = json.loads(self.metadata_bytes.rstrip(b"\0") or b"{}")
+        self.metadata: dict[str, Any] = json.loads(self.metadata_bytes.rstrip(b"\0") or b"{}")
 
     def _read_tensors(self) -> Iterator[Tensor]:
         while self._file.tell() < self._size:
             name = self._take(self._int()).decode("utf-8")
             dimensions = self._int()
             if not 1 <= dimensions <= 4:
-                raise ModelFileError(f"{self.path}: tensor {name!r} has {dimensions} dimensions; expected 1 to 4")
+                raise ModelFileError(
+                    f"{self.path}: tensor {name!r} has {dimensions} dimensions; expected 1 to 4"
+                )
             shape = struct.unpack(f"<{dimensions}i", self._take(4 * dimensions))
             number = self._int()
             if number not in LAYOUTS:
                 raise ModelFileError(f"{self.path}: tensor {name!r} has the unknown type {number}")
             kind = TensorType(number)
             if min(shape) < 1 or math.prod(shape) > _MOST_ELEMENTS or shape[-1] % LAYOUTS[kind].elements:
-                raise ModelFileError(f"{self.path}: tensor {name!r} has the impossible shape {shape} for {kind.name}")
+                raise ModelFileError(
+                    f"{self.path}: tensor {name!r} has the impossible shape {shape} for {kind.name}"
+                )
             offset = self._file.tell() + -self._file.tell() % ALIGNMENT
             tensor = Tensor(name, shape, kind, offset)
             end = offset + tensor.rows * tensor.row_bytes

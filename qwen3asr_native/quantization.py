@@ -7,7 +7,7 @@ converter, so that the same checkpoint gives the same bytes.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Callable, Dict, NamedTuple, Tuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Layout(NamedTuple):
     size: int
 
 
-LAYOUTS: Dict[TensorType, Layout] = {
+LAYOUTS: dict[TensorType, Layout] = {
     TensorType.F32: Layout(1, 4),
     TensorType.F16: Layout(1, 2),
     TensorType.Q4_0: Layout(32, 18),
@@ -87,7 +87,8 @@ def _divide(dividend: Floats, divisor: Floats) -> Floats:
 def _nibbles(codes: NDArray[Any]) -> Bytes:
     """Codes [blocks, 32] below 16 -> bytes [blocks, 16]: the first half in the low nibbles."""
     narrow = codes.astype(np.uint8)
-    return narrow[:, :16] | (narrow[:, 16:] << 4)
+    packed: Bytes = narrow[:, :16] | (narrow[:, 16:] << np.uint8(4))
+    return packed
 
 
 def _unpack_nibbles(packed: Bytes) -> Floats:
@@ -126,31 +127,28 @@ def _dequantize_q4_1(blocks: Bytes) -> Floats:
     return _halves(blocks, 0) * _unpack_nibbles(blocks[:, 4:]) + _halves(blocks, 2)
 
 
-def _sum_in_lanes(values: Floats) -> Floats:
-    """Sums of [n, 32] in the order of eight-lane vector code: the fits below depend on the last bit of them."""
-    lanes = values.reshape(-1, 4, 8)
-    partial = lanes[:, 0] + lanes[:, 1] + lanes[:, 2] + lanes[:, 3]
-    total = partial[:, 0]
-    for lane in range(1, 8):
-        total = total + partial[:, lane]
-    return total
+def _sums(values: Floats) -> Floats:
+    """Sums over the last dimension, exact to the last bit: the fits below subtract nearly equal products of them."""
+    totals: NDArray[np.float64] = values.sum(axis=1, dtype=np.float64)
+    return totals.astype(np.float32)
 
 
-def _fit_scale_and_minimum(groups: Floats) -> Tuple[Floats, Floats]:
+def _fit_scale_and_minimum(groups: Floats) -> tuple[Floats, Floats]:
     """Scale and (positive) minimum of each group [n, 32]: the best of 20 weighted least-squares fits with 16 levels."""
-    energy = _sum_in_lanes(groups * groups)
+    energy = _sums(groups * groups)
     weights = np.sqrt(energy / np.float32(32))[:, None] + np.abs(groups)
     low = np.minimum(groups.min(axis=1), np.float32(0))
     inverse_span = _divide(np.float32(1), groups.max(axis=1) - low)
-    total = _sum_in_lanes(weights)
-    weighted = _sum_in_lanes(weights * groups)
+    total = _sums(weights)
+    weighted = _sums(weights * groups)
 
     def levels(inverse_scale: Floats) -> Floats:
-        return np.clip(np.rint(inverse_scale[:, None] * (groups - low[:, None])), 0, 15)
+        codes: Floats = np.clip(np.rint(inverse_scale[:, None] * (groups - low[:, None])), 0, 15)
+        return codes
 
     def error(scale: Floats, minimum: Floats, codes: Floats) -> Floats:
         difference = scale[:, None] * codes + minimum[:, None] - groups
-        return _sum_in_lanes(weights * (difference * difference))
+        return _sums(weights * (difference * difference))
 
     inverse = np.float32(15) * inverse_span
     best_scale, best_minimum = _divide(np.float32(1), inverse), low
@@ -158,9 +156,9 @@ def _fit_scale_and_minimum(groups: Floats) -> Tuple[Floats, Floats]:
     for step in range(20):
         codes = levels(np.float32(14 + 0.1 * step) * inverse_span)
         weighted_codes = weights * codes
-        sum_l = _sum_in_lanes(weighted_codes)
-        sum_l2 = _sum_in_lanes(weights * (codes * codes))
-        sum_xl = _sum_in_lanes(weighted_codes * groups)
+        sum_l = _sums(weighted_codes)
+        sum_l2 = _sums(weights * (codes * codes))
+        sum_xl = _sums(weighted_codes * groups)
         determinant = total * sum_l2 - sum_l * sum_l
         scale = _divide(total * sum_xl - weighted * sum_l, determinant)
         minimum = _divide(sum_l2 * weighted - sum_l * sum_xl, determinant)
@@ -187,9 +185,14 @@ def _quantize_q4_k(blocks: Floats) -> Bytes:
         codes.append(np.clip(np.rint(inverse * part), 0, 63).astype(np.uint8))
         supers.append((largest / np.float32(63)).astype(np.float16))
     sub_scale, sub_minimum = (
-        (factor.astype(np.float32) * code.astype(np.float32)).reshape(-1, 1) for factor, code in zip(supers, codes)
+        (factor.astype(np.float32) * code.astype(np.float32)).reshape(-1, 1)
+        for factor, code in zip(supers, codes)
     )
-    quants = np.clip(np.rint(_divide(groups + sub_minimum, sub_scale)), 0, 15).astype(np.uint8).reshape(-1, 4, 2, 32)
+    quants = (
+        np.clip(np.rint(_divide(groups + sub_minimum, sub_scale)), 0, 15)
+        .astype(np.uint8)
+        .reshape(-1, 4, 2, 32)
+    )
     header = [factor.view(np.uint8).reshape(-1, 2) for factor in supers]
     packed = (quants[:, :, 0] | (quants[:, :, 1] << 4)).reshape(-1, 128)
     return np.concatenate([*header, _pack_six_bits(*codes), packed], axis=1)
@@ -213,13 +216,13 @@ def _dequantize_q4_k(blocks: Bytes) -> Floats:
     return factor * codes - (_halves(blocks, 2) * minimums.astype(np.float32))[:, :, None]
 
 
-_QUANTIZERS: Dict[TensorType, Callable[[Floats], Bytes]] = {
+_QUANTIZERS: dict[TensorType, Callable[[Floats], Bytes]] = {
     TensorType.Q8_0: _quantize_q8_0,
     TensorType.Q4_0: _quantize_q4_0,
     TensorType.Q4_1: _quantize_q4_1,
     TensorType.Q4_K: _quantize_q4_k,
 }
-_DEQUANTIZERS: Dict[TensorType, Callable[[Bytes], Floats]] = {
+_DEQUANTIZERS: dict[TensorType, Callable[[Bytes], Floats]] = {
     TensorType.Q8_0: _dequantize_q8_0,
     TensorType.Q4_0: _dequantize_q4_0,
     TensorType.Q4_1: _dequantize_q4_1,

@@ -22,8 +22,9 @@ import importlib.metadata
 import json
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,9 @@ from .errors import Qwen3AsrError
 
 SAMPLE_RATE = 16_000
 ATTENTION_MODES = ("window", "full")
-_INSTALL = "install it with: pip install 'qwen3asr-native[reference]' and pip install --no-deps qwen-asr==0.0.6"
+_INSTALL = (
+    "install it with: pip install 'qwen3asr-native[reference]' and pip install --no-deps qwen-asr==0.0.6"
+)
 
 
 class Official(NamedTuple):
@@ -81,7 +84,9 @@ def load_official(checkpoint: PathLike) -> Official:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Qwen3AsrError(f"{directory} is no Qwen3-ASR checkpoint directory: {error!r}") from None
     if aligner:
-        raise Qwen3AsrError(f"{directory} is a forced aligner; references are made for speech recognition models")
+        raise Qwen3AsrError(
+            f"{directory} is a forced aligner; references are made for speech recognition models"
+        )
     model = model_class.from_pretrained(str(directory), dtype=torch.float32, attn_implementation="sdpa")
     thinker = model.eval().thinker
     if "thinker.lm_head.weight" not in _tensor_names(directory):
@@ -105,7 +110,7 @@ def _tensor_names(directory: Path) -> Sequence[str]:
     return names
 
 
-def prompt_text(context: str, language: Optional[str]) -> str:
+def prompt_text(context: str, language: str | None) -> str:
     """The official chat prompt with one ``<|audio_pad|>`` in the place of the audio."""
     prompt = f"<|im_start|>system\n{context}<|im_end|>\n<|im_start|>user\n"
     prompt += "<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n<|im_start|>assistant\n"
@@ -115,10 +120,10 @@ def prompt_text(context: str, language: Optional[str]) -> str:
 def reference(
     official: Official,
     samples: NDArray[np.float32],
-    language: Optional[str] = None,
+    language: str | None = None,
     context: str = "",
     tokens: int = 32,
-) -> Dict[str, NDArray[Any]]:
+) -> dict[str, NDArray[Any]]:
     """Reference arrays (see the module's table) of ``samples`` [n], mono at 16 kHz.
 
     ``language`` forces the output language; ``tokens`` is the number of greedy tokens.
@@ -128,7 +133,7 @@ def reference(
     )
     frames = int(np.sum(extracted["attention_mask"][0]))
     mel = np.asarray(extracted["input_features"][0], np.float32)[:, :frames]
-    arrays: Dict[str, NDArray[Any]] = {"pcm_len": np.array(samples.size), "mel": mel}
+    arrays: dict[str, NDArray[Any]] = {"pcm_len": np.array(samples.size), "mel": mel}
     for mode in ATTENTION_MODES:
         encoder = _encode(official.thinker.audio_tower, mel, mode)
         text = prompt_text(context, language).replace("<|audio_pad|>", "<|audio_pad|>" * encoder.shape[0])
@@ -186,10 +191,11 @@ def _decode(official: Official, ids: Sequence[int], encoder: Any, tokens: int) -
     return first, np.array(greedy, np.int64), np.array(logprobs, np.float32)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of ``python -m qwen3asr_native.reference``."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwen3asr_native.reference", description="Write the official code's outputs for one recording."
+        prog="python -m qwen3asr_native.reference",
+        description="Write the official code's outputs for one recording.",
     )
     parser.add_argument("checkpoint", type=Path, help="Hugging Face checkpoint directory")
     parser.add_argument("audio", type=Path, help="mono audio file at 16 kHz")

@@ -7,7 +7,7 @@ The checkpoints are made again from their seeds by ``qwen3asr_native.checkpoints
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 DIRECTORY = Path(__file__).parent / "data" / "reference"
 SPEECH = DIRECTORY / "speech.wav"
@@ -16,9 +16,9 @@ SPEECH = DIRECTORY / "speech.wav"
 class ReferenceSet(NamedTuple):
     """Arguments of ``make_checkpoint``, of ``reference``, and the checksum of the weights they were computed on."""
 
-    sizes: Dict[str, Any]
+    sizes: dict[str, Any]
     sha256: str
-    language: Optional[str] = None
+    language: str | None = None
     context: str = ""
 
     def make(self, directory: Path) -> Path:
@@ -28,7 +28,7 @@ class ReferenceSet(NamedTuple):
         return make_checkpoint(directory, "tiny", **self.sizes)
 
 
-SETS: Dict[str, ReferenceSet] = {
+SETS: dict[str, ReferenceSet] = {
     # Heads of 96, heads x head size unlike the hidden size, rows of 160, 288, 320 and 416: no multiples of 256.
     "head96": ReferenceSet(
         {
@@ -52,7 +52,7 @@ SETS: Dict[str, ReferenceSet] = {
         },
         sha256="1a51a7f8e88c5fbc25680da63dbbd7f4538c5ea56dc1feb274e16a59477b1402",
         language="Chinese",
-        context="PostgreSQL 零九",
+        context="Kanada, PostgreSQL 零九",
     ),
     # Rows of 72, 80 and 112 that no block divides, attention windows of two chunks, tied embeddings.
     "narrow": ReferenceSet(

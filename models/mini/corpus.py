@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import torch
@@ -43,7 +43,9 @@ def build(directory: Path, clips: int, seed: int, jobs: int) -> None:
     (directory / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
 
 
-def test_set(clips: int, seed: int, snr_db: float | None = None) -> Iterator[tuple[str, Text | None, np.ndarray]]:
+def test_set(
+    clips: int, seed: int, snr_db: float | None = None
+) -> Iterator[tuple[str, Text | None, np.ndarray]]:
     """``(kind, text, float32 samples)`` of voices and texts unlike those of training; no text: nobody speaks.
 
     One clip in twenty has no speech; with ``snr_db`` all others carry white, pink or brown noise at that level.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ import torch
 from . import corpus
 from .features import log_mel
 from .prompts import prompt
-from .texts import Text
 
 if TYPE_CHECKING:
     from transformers import Qwen2TokenizerFast

@@ -25,7 +25,7 @@ def audio_tokens(frames: int) -> int:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention as two products: on short sequences its backward pass is faster than the fused kernel's."""
-    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return scores.float().masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
 
 
@@ -68,6 +68,13 @@ class EncoderLayer(nn.Module):
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
 
 
+def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution with channels last in memory, which is half again as fast on a CPU."""
+    weight = conv.weight.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)
+
+
 class Encoder(nn.Module):
     """Mel chunks -> audio embeddings; see :meth:`forward`."""
 
@@ -95,10 +102,10 @@ class Encoder(nn.Module):
         padded = torch.stack([F.pad(mel, (0, chunks * CHUNK - mel.shape[1])) for mel in mels])
         x = padded.view(batch, -1, chunks, CHUNK).permute(0, 2, 1, 3).reshape(batch * chunks, 1, -1, CHUNK)
         # A clip of one short chunk is not padded to a full one: beyond its end the convolutions must see zeros.
-        widths = torch.tensor([mel.shape[1] if mel.shape[1] < CHUNK else CHUNK for mel in mels])
+        widths = torch.tensor([min(CHUNK, mel.shape[1]) for mel in mels])
         widths = widths.repeat_interleave(chunks)
         for conv in (self.conv2d1, self.conv2d2, self.conv2d3):
-            x = F.gelu(conv(x))
+            x = F.gelu(_convolve(conv, x))
             widths = (widths + 1) // 2
             if bool((widths < x.shape[-1]).any()):
                 x = x * (torch.arange(x.shape[-1]) < widths[:, None])[:, None, None, :]
@@ -171,7 +178,9 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
         head = config["head_dim"]
         self.register_buffer(
-            "frequencies", config["rope_theta"] ** (-torch.arange(0, head, 2).float() / head), persistent=False
+            "frequencies",
+            config["rope_theta"] ** (-torch.arange(0, head, 2).float() / head),
+            persistent=False,
         )
 
     def forward(self, x: Tensor) -> Tensor:

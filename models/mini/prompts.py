@@ -8,8 +8,24 @@ from typing import Callable
 from .texts import CHINESE_CHARACTERS
 
 _CONTEXTS = (
-    *("", "PostgreSQL", "交易", "停滯", "phone number", "電話號碼", "Preserve spelling: PostgreSQL", "你好，請講。"),
-    *("Transcribe the audio.", "客戶資料", "订单号码", "The caller reads a number.", "台灣大學 2026", "Zoë & Björn"),
+    *(
+        "",
+        "PostgreSQL",
+        "交易",
+        "停滯",
+        "phone number",
+        "電話號碼",
+        "Preserve spelling: PostgreSQL",
+        "你好，請講。",
+    ),
+    *(
+        "Transcribe the audio.",
+        "客戶資料",
+        "订单号码",
+        "The caller reads a number.",
+        "台灣大學 2026",
+        "Zoë & Björn",
+    ),
 )
 Encode = Callable[[str], "list[int]"]
 

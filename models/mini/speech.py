@@ -22,11 +22,79 @@ CHINESE_VOICE = "cmn-latn-pinyin"
 ACCENTS = ("en-us", "en-us", "en-gb", "en-029", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan")
 HELD_OUT_ACCENTS = ("en-gb-x-rp", "en-gb-x-gbcwmd")
 VARIANTS = (
-    *("", "m1", "m2", "m3", "m4", "m5", "m7", "m8", "f1", "f2", "f3", "f5", "klatt", "klatt2", "klatt3", "klatt5"),
-    *("klatt6", "adam", "Alex", "Alicia", "Andy", "Annie", "antonio", "aunty", "belinda", "benjamin", "boris"),
-    *("caleb", "david", "Diogo", "ed", "edward", "edward2", "Gene", "Gene2", "gustave", "Henrique", "Hugo", "iven"),
-    *("iven2", "iven3", "Jacky", "john", "kaukovalta", "linda", "marcelo", "Mario", "max", "michel", "miguel", "Mike"),
-    *("norbert", "Nguyen", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "steph3"),
+    *(
+        "",
+        "m1",
+        "m2",
+        "m3",
+        "m4",
+        "m5",
+        "m7",
+        "m8",
+        "f1",
+        "f2",
+        "f3",
+        "f5",
+        "klatt",
+        "klatt2",
+        "klatt3",
+        "klatt5",
+    ),
+    *(
+        "klatt6",
+        "adam",
+        "Alex",
+        "Alicia",
+        "Andy",
+        "Annie",
+        "antonio",
+        "aunty",
+        "belinda",
+        "benjamin",
+        "boris",
+    ),
+    *(
+        "caleb",
+        "david",
+        "Diogo",
+        "ed",
+        "edward",
+        "edward2",
+        "Gene",
+        "Gene2",
+        "gustave",
+        "Henrique",
+        "Hugo",
+        "iven",
+    ),
+    *(
+        "iven2",
+        "iven3",
+        "Jacky",
+        "john",
+        "kaukovalta",
+        "linda",
+        "marcelo",
+        "Mario",
+        "max",
+        "michel",
+        "miguel",
+        "Mike",
+    ),
+    *(
+        "norbert",
+        "Nguyen",
+        "pablo",
+        "paul",
+        "pedro",
+        "quincy",
+        "rob",
+        "robert",
+        "sandro",
+        "shelby",
+        "steph",
+        "steph3",
+    ),
     *("travis", "Tweaky", "zac", "anika", "grandpa", "iven4", "RicishayMax", "RicishayMax3", "Storm", "fast"),
 )
 HELD_OUT_VARIANTS = (
@@ -80,7 +148,9 @@ def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     time = np.arange(count, dtype=np.float32) / SAMPLE_RATE
     if kind == "hum":
         base = rng.choice((50.0, 60.0, 100.0, 120.0))
-        samples = sum(rng.uniform(0, 1) * np.sin(2 * np.pi * (base * k * time + rng.random())) for k in range(1, 8))
+        samples = sum(
+            rng.uniform(0, 1) * np.sin(2 * np.pi * (base * k * time + rng.random())) for k in range(1, 8)
+        )
     elif kind == "tone":
         samples = np.sin(2 * np.pi * (rng.uniform(200, 3000) * time + rng.random()))
         samples = samples * (np.sin(2 * np.pi * rng.uniform(0.2, 3) * time) > rng.uniform(-1, 0.5))
@@ -108,7 +178,9 @@ def speech_power(samples: np.ndarray) -> float:
 
 def add_noise(samples: np.ndarray, snr_db: float, kind: str, rng: np.random.Generator) -> np.ndarray:
     """Add noise at ``snr_db`` below the speech power of ``samples``."""
-    return samples + noise(kind, samples.size, rng) * np.float32(np.sqrt(speech_power(samples)) * 10 ** (-snr_db / 20))
+    return samples + noise(kind, samples.size, rng) * np.float32(
+        np.sqrt(speech_power(samples)) * 10 ** (-snr_db / 20)
+    )
 
 
 def telephone(samples: np.ndarray, mu_law: bool) -> np.ndarray:
@@ -148,14 +220,16 @@ def _transmit(samples: np.ndarray, on_the_phone: bool, rng: np.random.Generator)
     spectrum = fft.rfft(samples, size) * gain
     if rng.random() < 0.35:
         length = int(SAMPLE_RATE * rng.uniform(0.05, 0.35))
-        tail = rng.standard_normal(length, np.float32) * np.exp(-np.arange(length, dtype=np.float32) * (6.9 / length))
+        tail = rng.standard_normal(length, np.float32) * np.exp(
+            -np.arange(length, dtype=np.float32) * (6.9 / length)
+        )
         tail *= rng.uniform(0.1, 0.5) / np.sqrt(np.sum(tail**2))
         tail[0] = 1
         spectrum *= fft.rfft(tail.astype(np.float32), size)
     return fft.irfft(spectrum, size)[: samples.size]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _noise_bank(kind: str, variant: int, narrow: bool) -> np.ndarray:
     """Half a minute of noise to cut pieces from; making it anew for every clip would slow the training down."""
     samples = noise(kind, 30 * SAMPLE_RATE, np.random.default_rng([NOISES.index(kind), variant]))

@@ -15,11 +15,17 @@ from .texts import CHINESE_CHARACTERS, ENGLISH_WORDS
 PROMPT_WORDS = ("system", "user", "assistant", "language", " Chinese", " English", " None")
 # (name, whether decoders treat it as a special token), in the order of the official vocabulary.
 ADDED_TOKENS = (
-    *((f"<|{name}|>", True) for name in ("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end")),
+    *(
+        (f"<|{name}|>", True)
+        for name in ("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end")
+    ),
     *((f"<|{name}|>", True) for name in ("box_start", "box_end", "quad_start", "quad_end", "vision_start")),
     *((f"<|{name}|>", True) for name in ("vision_end", "vision_pad", "image_pad", "video_pad")),
     *((f"<{name}>", False) for name in ("tool_call", "/tool_call")),
-    *((f"<|{name}|>", True) for name in ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")),
+    *(
+        (f"<|{name}|>", True)
+        for name in ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
+    ),
     *((f"<{name}>", False) for name in ("tool_response", "/tool_response", "think", "/think")),
     *((f"<|{name}|>", True) for name in ("audio_start", "audio_end")),
     *((f"<{name}>", False) for name in ("tts_pad", "tts_text_bos", "tts_text_eod", "tts_text_bos_single")),

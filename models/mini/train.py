@@ -39,9 +39,13 @@ class Trainer:
         self.ctc = nn.Linear(text_config["hidden_size"], self.blank + 1)
         self.average = copy.deepcopy(self.network).eval()
         parameters = [*self.network.parameters(), *self.ctc.parameters()]
-        matrices, vectors = ([p for p in parameters if (p.ndim > 1) == is_matrix] for is_matrix in (True, False))
+        matrices, vectors = (
+            [p for p in parameters if (p.ndim > 1) == is_matrix] for is_matrix in (True, False)
+        )
         self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.98)
+            [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}],
+            betas=(0.9, 0.98),
+            fused=True,
         )
         self.rng = random.Random(seed)
         self.step_number, self.seconds = 0, 0.0
@@ -80,7 +84,9 @@ class Trainer:
         cross_entropy = F.cross_entropy(logits, label[wanted], label_smoothing=0.02)
         scores = F.log_softmax(self.ctc(audio), -1).transpose(0, 1)
         target_lengths = torch.tensor([len(target) for target in targets])
-        ctc = F.ctc_loss(scores, torch.cat(targets), lengths, target_lengths, blank=self.blank, zero_infinity=True)
+        ctc = F.ctc_loss(
+            scores, torch.cat(targets), lengths, target_lengths, blank=self.blank, zero_infinity=True
+        )
         return cross_entropy, ctc
 
     def step(self, batch: Batch, progress: float) -> tuple[float, float]:
@@ -104,7 +110,9 @@ class Trainer:
     def save(self) -> None:
         """Write the averaged weights as a checkpoint, and the state from which training can go on."""
         checkpoint.save_weights(self.directory, self.average.state_dict())
-        parts = {name: getattr(self, name).state_dict() for name in ("network", "ctc", "average", "optimizer")}
+        parts = {
+            name: getattr(self, name).state_dict() for name in ("network", "ctc", "average", "optimizer")
+        }
         state = {**parts, "step": self.step_number, "seconds": self.seconds}
         torch.save(state, self.directory / "state.pt.new")
         (self.directory / "state.pt.new").replace(self.directory / "state.pt")
@@ -113,6 +121,8 @@ class Trainer:
         state = torch.load(self.directory / "state.pt")
         for name in ("network", "ctc", "average", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
+        for group in self.optimizer.param_groups:
+            group["fused"] = True
         self.step_number, self.seconds = state["step"], state["seconds"]
 
 
@@ -122,7 +132,10 @@ def train(corpus_dir: Path, model_dir: Path, steps: int, minutes: float, seed: i
     if resume:
         trainer.restore()
     batches = torch.utils.data.DataLoader(
-        corpus.Batches(corpus_dir, seed + trainer.step_number), batch_size=None, num_workers=1, prefetch_factor=8
+        corpus.Batches(corpus_dir, seed + trainer.step_number),
+        batch_size=None,
+        num_workers=1,
+        prefetch_factor=8,
     )
     held_out = list(corpus.test_set(60, seed=1))
     started = time.monotonic() - trainer.seconds
