@@ -15,7 +15,7 @@ from typing import Callable
 import numpy as np
 import pytest
 import soundfile
-from conftest import OUTSIDE, ROOT
+from .conftest import OUTSIDE, ROOT
 
 import qwen3asr_native
 
