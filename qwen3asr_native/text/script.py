@@ -31,7 +31,7 @@ _Characters = Optional[frozenset[str]]
 _RANKS_PER_DICTIONARY = 1000
 
 _LONGEST_REMEMBERED = 8  # characters
-_REMEMBERED_WINDOWS = 4096
+_REMEMBERED_WINDOWS = 16384
 
 
 def available_variants() -> list[str]:
@@ -68,7 +68,7 @@ class ScriptConverter:
             names = ", ".join(available_variants())
             raise ValueError(f"unknown script variant {variant!r}: choose one of {names}")
         self.variant = variant
-        self._separator, stages = _load(ALIASES.get(variant, variant))
+        self._is_separator, stages = _load(ALIASES.get(variant, variant))
         self._streams = [_StageStream(stage) for stage in stages]
 
     def convert(self, text: str) -> str:
@@ -78,15 +78,14 @@ class ScriptConverter:
 
     def feed(self, piece: str) -> str:
         """Take the next piece of text; return all converted text that has become certain."""
-        if not self._separator.search(piece):
-            return self._pass(piece)
         out: list[str] = []
-        # The pattern has one group, so that split() puts the separators at the odd places.
-        for index, part in enumerate(self._separator.split(piece)):
-            if index % 2:
-                out.append(self.flush() + part)
-            elif part:
-                out.append(self._pass(part))
+        start = 0
+        for position, char in enumerate(piece):
+            if self._is_separator[char]:
+                out += self._pass(piece[start:position]), self.flush(), char
+                start = position + 1
+        if start < len(piece):
+            out.append(self._pass(piece[start:]))
         return "".join(out)
 
     def flush(self) -> str:
@@ -124,10 +123,10 @@ class _Match(NamedTuple):
 
 
 class _Opening(NamedTuple):
-    """Keys of one rank that begin with the same characters."""
+    """Keys of one rank that begin with the same characters, and what they make of these."""
 
     rank: int
-    agreed: str  # what their values begin with
+    agreed: str
     values: tuple[str, ...]
 
 
@@ -183,11 +182,17 @@ class _Stage:
         if found is None:
             first = bisect_right(self._sorted_keys, beginning)
             last = bisect_right(self._sorted_keys, beginning + chr(sys.maxunicode))
-            values: dict[int, list[str]] = {}
+            length = len(beginning)
+            values: dict[int, set[str]] = {}
             for key in self._sorted_keys[first:last]:
-                if upcoming is None or key[len(beginning)] in upcoming:
-                    values.setdefault(self._ranks[key], []).append(self._values[key])
-            found = [_Opening(rank, os.path.commonprefix(of), tuple(of)) for rank, of in values.items()]
+                if upcoming is None or key[length] in upcoming:
+                    values.setdefault(self._ranks[key], set()).add(self._values[key][:length])
+            found = []
+            known: set[str] = set()
+            for rank in sorted(values):
+                if not values[rank] <= known:  # else keys of a better rank stand for these as well
+                    known |= values[rank]
+                    found.append(_Opening(rank, os.path.commonprefix([*values[rank]]), tuple(values[rank])))
             self._openings[beginning, upcoming] = found
         return found
 
@@ -350,24 +355,40 @@ class _StageStream:
         return self._stage.convert(window)[given:]
 
 
+class _Separators(dict[str, bool]):
+    """Whether a character separates segments, by OpenCC's own pattern; asked once for each character."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        super().__init__()
+        self._pattern = pattern
+
+    def __missing__(self, char: str) -> bool:
+        found = self[char] = bool(self._pattern.fullmatch(char))
+        return found
+
+
 @cache
-def _load(config: str) -> tuple[re.Pattern[str], tuple[_Stage, ...]]:
-    """Read OpenCC's configuration: the pattern of segment separators and the chain of stages."""
+def _load(config: str) -> tuple[_Separators, tuple[_Stage, ...]]:
+    """Read OpenCC's configuration: the separators of segments and the chain of stages."""
     from opencc import OpenCC  # type: ignore[import-untyped]
 
-    separator: re.Pattern[str] = OpenCC().split_chars_re
+    is_separator = _Separators(OpenCC().split_chars_re)
     root = resources.files("opencc")
     chain = json.loads((root / "config" / f"{config}.json").read_text(encoding="utf-8"))["conversion_chain"]
 
     def dictionaries(node: dict[str, Any]) -> list[dict[str, str]]:
         if node["type"] == "group":
             return [entry for child in node["dicts"] for entry in dictionaries(child)]
-        return [_read_dictionary((root / "dictionary" / node["file"]).read_text(encoding="utf-8"), separator)]
+        return [
+            _read_dictionary((root / "dictionary" / node["file"]).read_text(encoding="utf-8"), is_separator)
+        ]
 
-    return separator, tuple(_Stage(dictionaries(step["dict"])) for step in chain)
+    return is_separator, tuple(_Stage(dictionaries(step["dict"])) for step in chain)
 
 
-def _read_dictionary(lines: str, separator: re.Pattern[str]) -> dict[str, str]:
+def _read_dictionary(lines: str, is_separator: _Separators) -> dict[str, str]:
     """Key and first value of each line; without the keys that cannot match because a separator cuts them."""
     entries = (line.strip().split("\t") for line in lines.splitlines())
-    return {key: values.split(" ")[0] for key, values in entries if not separator.search(key)}
+    return {
+        key: values.split(" ")[0] for key, values in entries if not any(is_separator[char] for char in key)
+    }
