@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 from . import lexicon
 from .numbers import Form, Number, Source
 from .tokens import NUMERAL_KINDS, Kind, Token
+from .units import UNITS, Unit
 
 LONGEST_CHAIN = 6
 
@@ -91,9 +92,9 @@ def _after_letters(source: Source, position: int) -> bool:
     )
 
 
-def _unit(source: Source, position: int) -> lexicon.Unit | None:
+def _unit(source: Source, position: int) -> Unit | None:
     token = source[position]
-    return lexicon.UNITS[token.text] if token.kind is Kind.UNIT else None
+    return UNITS[token.text] if token.kind is Kind.UNIT else None
 
 
 def _counts(source: Source, number: Number) -> bool:
@@ -106,10 +107,6 @@ def _touches_arabic(source: Source, start: int, stop: int) -> bool:
     return Kind.ARABIC in (_before(source, start).kind, source[stop].kind)
 
 
-def _usable(number: Number | None) -> bool:
-    return number is not None and number.form is not Form.BROKEN
-
-
 # -- numerals that are no number ------------------------------------------------------------------------------
 
 
@@ -119,7 +116,7 @@ def leave_alone(source: Source, start: int) -> Match | None:
         return None
     stop = _numerals_stop(source, start)
     vague = source[start].kind is Kind.PLACE and _before(source, start).text in lexicon.APPROXIMATE
-    if vague or _touches_arabic(source, start, stop) or not _usable(source.integer(start)):
+    if vague or _touches_arabic(source, start, stop) or source.integer(start) is None:
         return Match(stop, [])
     return None
 
@@ -135,7 +132,7 @@ def percentage(source: Source, start: int) -> Match | None:
     if source[start + 1].text == "百" and source[start + 2].kind not in NUMERAL_KINDS:
         return Match(start + 2, [Edit(start, start + 2, "100" + mark)])
     number = source.number(start + 1)
-    if number is None or not _usable(number):
+    if number is None:
         return None
     stop, more = number.stop, ""
     if source[stop].text in lexicon.AND_MORE | lexicon.AND_SOME:
@@ -143,7 +140,7 @@ def percentage(source: Source, start: int) -> Match | None:
     edits = [Edit(start, stop, (number.approximate or number.text) + more + mark)]
     if source[stop].text in lexicon.CONNECTORS:
         other = source.number(stop + 1)
-        if other is not None and _usable(other) and _unit(source, other.stop) is None:
+        if other is not None and _unit(source, other.stop) is None:
             edits.append(Edit(stop + 1, other.stop, other.text + mark))
             stop = other.stop
     return Match(stop, edits)
@@ -160,7 +157,7 @@ def negative(source: Source, start: int) -> Match | None:
         first = share.edits[0]
         return Match(share.stop, [Edit(start, first.stop, "-" + first.text), *share.edits[1:]])
     number = source.number(start + 1)
-    if number is None or not _usable(number) or number.form in (Form.PAIR, Form.RANGE):
+    if number is None or number.form in (Form.PAIR, Form.RANGE):
         return None
     return Match(number.stop, [Edit(start, number.stop, "-" + number.text)])
 
@@ -172,7 +169,7 @@ def ordinal(source: Source, start: int) -> Match | None:
     number = source.integer(start + 1)
     if number is None:
         return None
-    if number.form in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR, Form.BROKEN):
+    if number.form in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR):
         return Match(number.stop, [])
     return Match(number.stop, [Edit(start + 1, number.stop, number.text)])
 
@@ -253,7 +250,7 @@ def version(source: Source, start: int) -> Match | None:
     if not _after_letters(source, start):
         return None
     major = source.integer(start)
-    if major is None or not _usable(major) or source[major.stop].text not in lexicon.POINT:
+    if major is None or source[major.stop].text not in lexicon.POINT:
         return None
     minor = source.integer(major.stop + 1)
     if minor is None or minor.form not in (Form.TEN, Form.CARDINAL):
@@ -267,10 +264,10 @@ def version(source: Source, start: int) -> Match | None:
 def fraction(source: Source, start: int) -> Match | None:
     """三分之二 -> 2/3."""
     below = source.integer(start)
-    if below is None or not _usable(below) or source[below.stop].text != "分之":
+    if below is None or source[below.stop].text != "分之":
         return None
     above = source.number(below.stop + 1)
-    if above is None or not _usable(above):
+    if above is None:
         return None
     edit = Edit(start, above.stop, f"{above.text}/{below.text}")
     return Match(above.stop, [edit])
@@ -279,7 +276,7 @@ def fraction(source: Source, start: int) -> Match | None:
 def mixed_fraction(source: Source, start: int) -> Match | None:
     """一又二分之一 -> 1又1/2."""
     whole = source.integer(start)
-    if whole is None or not _usable(whole) or source[whole.stop].text != "又":
+    if whole is None or source[whole.stop].text != "又":
         return None
     part = fraction(source, whole.stop + 1)
     if part is None:
@@ -292,7 +289,7 @@ def ratio(source: Source, start: int) -> Match | None:
     number = source.number(start)
     parts: list[str] = []
     stop = start
-    while number is not None and _usable(number) and number.form is not Form.RANGE:
+    while number is not None and number.form is not Form.RANGE:
         parts.append(number.text)
         stop = number.stop
         if source[stop].text != "比":
@@ -309,7 +306,7 @@ def arithmetic(source: Source, start: int) -> Match | None:
     position, result = start, False
     while len(numbers) < LONGEST_CHAIN and not result:
         number = source.number(position)
-        if number is None or not _usable(number):
+        if number is None:
             break
         numbers.append((position, number))
         operator = source[number.stop].text
@@ -326,14 +323,14 @@ def arithmetic(source: Source, start: int) -> Match | None:
 def span(source: Source, start: int) -> Match | None:
     """三到五天 -> 3到5天, 二十到三十歲 -> 20到30歲, 八點到十二點 -> 8點到12點."""
     first = source.number(start)
-    if first is None or not _usable(first):
+    if first is None:
         return None
     unit_of_first = source[first.stop] if _unit(source, first.stop) else None
     link = first.stop + (1 if unit_of_first else 0)
     if source[link].text not in lexicon.CONNECTORS:
         return None
     second = source.number(link + 1)
-    if second is None or not _usable(second):
+    if second is None:
         return None
     if unit_of_first and source[second.stop].text != unit_of_first.text:
         return None
@@ -354,7 +351,7 @@ def compound(source: Source, start: int) -> Match | None:
     family = ""
     while len(links) < LONGEST_CHAIN:
         number = source.number(position)
-        if number is None or not _usable(number) or number.form in (Form.PAIR, Form.RANGE):
+        if number is None or number.form in (Form.PAIR, Form.RANGE):
             break
         this = _family(source, number.stop)
         if not this or (family and this != family):
@@ -363,7 +360,7 @@ def compound(source: Source, start: int) -> Match | None:
         family, position = this, number.stop + 1
     if family == "address" and source[position].text == "之":
         number = source.integer(position + 1)
-        if number is not None and _usable(number):
+        if number is not None:
             links.append((position + 1, number))
             position = number.stop
     if len(links) < 2 or all(number.is_small for _, number in links):

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from . import lexicon
+from .units import UNITS
 
 
 class Kind(Enum):
@@ -38,7 +39,7 @@ class Token(NamedTuple):
 
 
 def _vocabulary() -> dict[str, Kind]:
-    words: dict[str, Kind] = dict.fromkeys(lexicon.UNITS, Kind.UNIT)
+    words: dict[str, Kind] = dict.fromkeys(UNITS, Kind.UNIT)
     words.update(dict.fromkeys(lexicon.KEYWORDS, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.PERCENT, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.TIMES_OF_DAY, Kind.LABEL))
@@ -111,7 +112,7 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return after_numeral and _is_kilo(word, before)
     if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
         return False
-    if word in lexicon.PROTECTED_ALONE and (following in lexicon.UNITS or _is_percent(before)):
+    if word in lexicon.PROTECTED_ALONE and (following in UNITS or _is_percent(before)):
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
 
