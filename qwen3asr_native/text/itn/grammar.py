@@ -223,17 +223,25 @@ def time_of_day(source: Source, start: int) -> Match | None:
     if minute is None:
         return None
     stop, text = minute.stop, f"{hour.value:02}:{minute.value:02}"
-    if source[stop].text != "分":
-        said_as_decimal = source[hour.stop + 1].kind is Kind.DIGIT and source[hour.stop + 1].value == 0
-        sure = minute.value >= 10 or (said_as_decimal and _before(source, start).text in lexicon.TIMES_OF_DAY)
-        if mark in lexicon.HOUR_WORD or not sure:
-            return None
-        return Match(stop, [Edit(start, stop, text)])
+    with_minutes = source[stop].text == "分"
+    if minute.value < 10 and not _is_clock_minute(source, start, hour, with_minutes):
+        return None
+    if not with_minutes:
+        return None if mark in lexicon.HOUR_WORD else Match(stop, [Edit(start, stop, text)])
     stop += 1
     second = _sixtieth(source, stop)
     if second is not None and source[second.stop].text == "秒":
         stop, text = second.stop + 1, f"{text}:{second.value:02}"
     return Match(stop, [Edit(start, stop, text)])
+
+
+def _is_clock_minute(source: Source, start: int, hour: Number, with_minutes: bool) -> bool:
+    """八點零五分 is a time; 八點五分 and 八點零五 could be decimals, unless something says when."""
+    said_zero = source[hour.stop + 1].value == 0
+    says_when = _before(source, start).text in lexicon.TIMES_OF_DAY
+    if with_minutes:
+        return said_zero or says_when or _before(source, start).text[-1:] in lexicon.BEFORE_TIME
+    return said_zero and says_when
 
 
 def _sixtieth(source: Source, start: int) -> Number | None:

@@ -112,13 +112,11 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return after_numeral and _is_kilo(word, before)
     if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
         return False
-    if word in lexicon.PROTECTED_ALONE and (following in UNITS or _is_percent(before)):
+    if before and before[-1].text in lexicon.PERCENT:
+        return False
+    if word in lexicon.PROTECTED_ALONE and following in UNITS:
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
-
-
-def _is_percent(before: list[Token]) -> bool:
-    return bool(before) and before[-1].text in lexicon.PERCENT
 
 
 def _is_kilo(word: str, before: list[Token]) -> bool:
