@@ -18,12 +18,14 @@ import os
 import re
 import sys
 from bisect import bisect_right
-from functools import lru_cache
+from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 TAIWAN = "zh-TW"
 ALIASES = {TAIWAN: "s2twp"}
+
+_Characters = Optional[frozenset[str]]
 
 # Ranks order the matches of a stage: dictionaries first, then longer keys. No key is this long.
 _RANKS_PER_DICTIONARY = 1000
@@ -43,11 +45,12 @@ class ScriptConverter:
     The pieces returned by `feed` and the last one by `flush` add up to exactly what `convert` returns for
     the whole text. A character is held back only while a dictionary match that later text may complete
     could still change it; punctuation and white space release everything, and text in which no
-    dictionary key starts (digits, nearly all English) passes at once.
+    dictionary key starts (digits, nearly all English) passes at once. In a chain of stages a later stage knows
+    the first character that an earlier one holds, not more, so that it may in rare cases wait one step longer.
 
-    Bound: with L the length of a dictionary's longest key, a stage holds fewer than the sum of L * (L - 1) / 2
-    over its dictionaries characters, because a match can only be in doubt through an overlapping match of a
-    better rank (for s2twp: 120 + 45; in real text three characters are already rare).
+    Bound: a match can only be in doubt through an overlapping one of a better rank. So a stage holds fewer
+    characters than the sum of L * (L - 1) / 2 over its dictionaries, with L the length of the longest
+    key: 120 + 45 in the two stages of s2twp. In real text fed character by character it is 0.5 on average.
 
     Args:
         variant: "zh-TW" (Taiwan's standard with its vocabulary, OpenCC's s2twp) or the name of an OpenCC
@@ -87,14 +90,13 @@ class ScriptConverter:
         """End of the text: return what was held back. The converter is then ready for another text."""
         text = ""
         for stream in self._streams:
-            text = stream.feed(text) + stream.flush()
+            text = stream.finish(text)
         return text
 
     def _pass(self, text: str) -> str:
+        upcoming = None
         for stream in self._streams:
-            if not text:
-                break
-            text = stream.feed(text)
+            text, upcoming = stream.feed(text, upcoming)
         return text
 
 
@@ -126,6 +128,7 @@ class _Stage:
                 self._add(key, value, index * _RANKS_PER_DICTIONARY - len(key))
         self._sorted_keys = sorted(self.values)
         self._agreed: dict[str, str] = {}
+        self._choices: dict[tuple[str, int], frozenset[str]] = {}
 
     def _add(self, key: str, value: str, rank: int) -> None:
         if key in self.values:
@@ -136,18 +139,40 @@ class _Stage:
             prefix = key[:length]
             self._best_ranks[prefix] = min(rank, self._best_ranks.get(prefix, rank))
 
+    def _longer_values(self, prefix: str) -> list[str]:
+        """The values of all keys that begin with, and are longer than, ``prefix``."""
+        first = bisect_right(self._sorted_keys, prefix)
+        last = bisect_right(self._sorted_keys, prefix + chr(sys.maxunicode))
+        return [self.values[key] for key in self._sorted_keys[first:last]]
+
     def _agreed_value(self, prefix: str) -> str:
         """What the values of all keys that begin with, and are longer than, ``prefix`` begin with."""
         found = self._agreed.get(prefix)
         if found is None:
-            first = bisect_right(self._sorted_keys, prefix)
-            last = bisect_right(self._sorted_keys, prefix + chr(sys.maxunicode))
-            found = os.path.commonprefix([self.values[key] for key in self._sorted_keys[first:last]])
-            self._agreed[prefix] = found
+            found = self._agreed[prefix] = os.path.commonprefix(self._longer_values(prefix))
         return found
 
-    def matches(self, window: str) -> list[_Match]:
-        """All matches that start in ``window``, best rank first, equal ranks from left to right."""
+    def choices(self, prefix: str, offset: int) -> frozenset[str]:
+        """The characters that stand at ``offset`` in these values ("" where one is shorter)."""
+        place = prefix, offset
+        found = self._choices.get(place)
+        if found is None:
+            values = self._longer_values(prefix)
+            found = self._choices[place] = frozenset([value[offset : offset + 1] for value in values])
+        return found
+
+    def _continues(self, prefix: str, upcoming: _Characters) -> bool:
+        """Whether a key can begin with ``prefix`` and one of the characters that may come next."""
+        if upcoming is None:
+            return True
+        return any(prefix + char in self._best_ranks or prefix + char in self.values for char in upcoming)
+
+    def matches(self, window: str, upcoming: _Characters = None) -> list[_Match]:
+        """All matches that start in ``window``, best rank first, equal ranks from left to right.
+
+        Args:
+            upcoming: the characters one of which must follow the window, if any does; None: any can.
+        """
         values, best_ranks, ranks = self.values, self._best_ranks, self._ranks
         found: list[_Match] = []
         end = len(window)
@@ -159,7 +184,8 @@ class _Stage:
                 if part not in best_ranks:
                     break
             else:
-                found.append(_Match(best_ranks[part], start, end, self._agreed_value(part), True))
+                if self._continues(part, upcoming):
+                    found.append(_Match(best_ranks[part], start, end, self._agreed_value(part), True))
         found.sort()
         return found
 
@@ -199,27 +225,35 @@ class _StageStream:
         self._window = ""
         self._given = 0  # how many characters of the window's conversion have already been returned
 
-    def feed(self, piece: str) -> str:
-        """Take text without separators; return the converted text that has become certain."""
-        window = self._window + piece
-        matches = self._stage.matches(window) if self._stage.values else []
-        if not matches:
-            given, self._window, self._given = self._given, "", 0
-            return window.translate(self._stage.characters)[given:]
-        decision = _decide(matches, len(window))
-        undecided = min((match.start for match in decision.doubtful), default=len(window))
-        settled = self._convert(window, decision.chosen, 0, undecided)
-        ahead = ""
-        if decision.doubtful:
-            ahead = self._certain_beginning(window, undecided, matches, decision.doubtful)
-        given = self._given
-        self._window = window[undecided:]
-        self._given = max(given - len(settled), len(ahead))
-        return (settled + ahead)[given:]
+    def feed(self, piece: str, upcoming: _Characters) -> tuple[str, _Characters]:
+        """Take text without separators; return the converted text that has become certain.
 
-    def flush(self) -> str:
-        """No text follows in this segment: return the rest."""
-        window, given = self._window, self._given
+        Args:
+            upcoming: the characters one of which the next piece must begin with; None: it can be any.
+
+        Returns:
+            The text, and the characters one of which the next returned text must begin with, or None.
+        """
+        window = self._window + piece
+        matches = self._stage.matches(window, upcoming) if self._stage.values else []
+        given = self._given
+        if not matches:
+            self._window, self._given = "", 0
+            return window.translate(self._stage.characters)[given:], None
+        chosen, doubtful = _decide(matches, len(window))
+        undecided = min((match.start for match in doubtful), default=len(window))
+        certain = settled = self._convert(window, chosen, 0, undecided)
+        following = None
+        if doubtful:
+            ahead, following = self._certain_beginning(window, undecided, matches, doubtful)
+            certain += ahead
+        self._window = window[undecided:]
+        self._given = max(given, len(certain)) - len(settled)
+        return certain[given:], following
+
+    def finish(self, piece: str) -> str:
+        """Take the last text of a segment; return all that was held."""
+        window, given = self._window + piece, self._given
         self._window, self._given = "", 0
         matches = [match for match in self._stage.matches(window) if not match.open]
         return self._convert(window, _decide(matches, len(window)).chosen, 0, len(window))[given:]
@@ -238,8 +272,8 @@ class _StageStream:
 
     def _certain_beginning(
         self, window: str, start: int, matches: list[_Match], doubtful: list[_Match]
-    ) -> str:
-        """How the conversion of ``window[start:]`` begins whatever text follows.
+    ) -> tuple[str, _Characters]:
+        """How the conversion of ``window[start:]`` begins whatever text follows, and what can come next.
 
         Compares, character by character, the conversion that holds if the text ends here with all others
         that are possible: those by doubtful matches, and by none at all.
@@ -254,19 +288,25 @@ class _StageStream:
                 if match.start <= position < match.stop:
                     here = match
                     expected = match.value[position - match.start : position - match.start + 1]
-            if not expected or not _agree(position, expected, doubtful):
-                break
-            if (
-                here
-                and expected != alone
-                and here in doubtful
-                and not _always_taken(position, here, doubtful)
-            ):
-                break
+            displaced = here in doubtful and not _always_taken(position, here, doubtful)
+            if not expected or not _agree(position, expected, doubtful) or (displaced and expected != alone):
+                return "".join(certain), self._possible(window, position, doubtful, {expected, alone})
             certain.append(expected)
             if _shifts_after(position, ending) or _shifts_after(position, doubtful):
                 break
-        return "".join(certain)
+        return "".join(certain), None
+
+    def _possible(self, window: str, position: int, doubtful: list[_Match], found: set[str]) -> _Characters:
+        """All that the character at ``position`` may become; None if that is not only one character."""
+        for match in doubtful:
+            offset = position - match.start
+            if not 0 <= offset < match.stop - match.start:
+                continue
+            if match.open:
+                found |= self._stage.choices(window[match.start : match.stop], offset)
+            else:
+                found.add(match.value[offset : offset + 1])
+        return None if any(len(char) != 1 for char in found) else frozenset(found)
 
 
 def _agree(position: int, expected: str, rivals: list[_Match]) -> bool:
@@ -291,19 +331,19 @@ def _start_of(match: _Match) -> int:
     return match.start
 
 
-def _always_taken(position: int, match: _Match, doubtful: list[_Match]) -> bool:
+def _always_taken(position: int, match: _Match | None, doubtful: list[_Match]) -> bool:
     """Whether every match that could displace ``match`` takes the character at ``position`` as well."""
-    return all(
+    return match is not None and all(
         rival.start <= position < rival.stop
         for rival in doubtful
         if rival < match and rival.start < match.stop and match.start < rival.stop
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(config: str) -> tuple[re.Pattern[str], tuple[_Stage, ...]]:
     """Read OpenCC's configuration: the pattern of segment separators and the chain of stages."""
-    from opencc import OpenCC
+    from opencc import OpenCC  # type: ignore[import-untyped]
 
     separator: re.Pattern[str] = OpenCC().split_chars_re
     root = resources.files("opencc")

@@ -68,7 +68,9 @@ def _units() -> dict[str, Unit]:
     # Words that follow numbers, but not a single digit: 十點, 十二月, but 三點, 六月.
     add("點 点 月 年級 年级 年代 世紀 世纪 年制 點鐘 点钟 字 步 口 面 段 下 回 國 国 星 所 通 代", False)
     # Time.
-    add("年 個月 个月 週 周 天 小時 小时 個小時 个小时 鐘頭 钟头 分鐘 分钟 分 秒 秒鐘 秒钟", True, "duration")
+    add("年 個月 个月", True, "years")
+    add("天 週 周", True)
+    add("小時 小时 個小時 个小时 鐘頭 钟头 分鐘 分钟 分 秒 秒鐘 秒钟", True, "duration")
     add("日 號 号", True, "date")
     # Money.
     add("元 圓 圆 塊錢 块钱 角 毛 分錢 分钱", True, "money")
@@ -116,7 +118,7 @@ ERAS = _words("民國 民国 西元 公元")
 TIMES_OF_DAY = _words("上午 下午 早上 晚上 凌晨 中午 半夜 清晨 傍晚 今早 今晚 明早 明晚 昨晚 深夜")
 LABELS = _words(
     "分機 分机 編號 编号 號碼 号码 代號 代号 代碼 代码 密碼 密码 驗證碼 验证码 房號 房号 車牌 车牌 統編 學號 学号 座號 座号"
-    " 請按 请按 電話 电话 手機 手机 轉分機 转分机 民國 民国 西元 公元"
+    " 請按 请按 轉 转 車號 车号 統一編號 统一编号 卡號 卡号 電話 电话 手機 手机 轉分機 转分机 民國 民国 西元 公元"
 )
 KEYS = _words("請按 请按 分機 分机 轉分機 转分机")
 PERCENT = {"百分之": "%", "千分之": "‰"}

@@ -177,10 +177,15 @@ def _cardinal(tokens: list[Token], start: int) -> Number:
         if section is None:
             return _broken(tokens, start)
         position, suffix, scale = _scales(tokens, section.stop)
-        if scale >= smallest or (low != high):
+        if scale == smallest or low != high:
             return _broken(tokens, start)
-        low, high = low + section.low * scale, high + section.high * scale
-        groups += _span(section.low, section.high) + suffix
+        if scale > smallest:  # 一萬兩千億: the scale word counts all that was said
+            low, high = low + section.low, high + section.high
+            groups = _span(low, high) + suffix
+            low, high = low * scale, high * scale
+        else:
+            groups += _span(section.low, section.high) + suffix
+            low, high = low + section.low * scale, high + section.high * scale
         ones, smallest, scaled = scale // 10, scale, bool(suffix)
         if not suffix:
             break

@@ -93,7 +93,7 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return True
     if word in lexicon.KILO_UNITS:
         return after_numeral and _is_kilo(word, before)
-    if after_numeral:
+    if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
         return False
     if word in lexicon.PROTECTED_ALONE and (following in lexicon.UNITS or _is_percent(before)):
         return False
