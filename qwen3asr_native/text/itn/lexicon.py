@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .exceptions import IDIOMS, WEEKDAYS, WORDS
+from .exceptions import IDIOMS, NAMES, WEEKDAYS, WORDS
 
 
 def _words(text: str) -> frozenset[str]:
@@ -27,6 +27,7 @@ NOT_ONE_AFTER = frozenset("什甚怎這这那多要干幹")  # 什么, 怎么: �
 
 POINT = frozenset("點点")
 HOUR_WORD = frozenset("時时")
+QUARTER = "刻"
 DAY = frozenset("日號号")
 AND_MORE = frozenset("多餘余")  # 十多個, 三十多歲
 AND_SOME = frozenset("幾几來来")  # 十幾個
@@ -110,7 +111,7 @@ KILO_UNITS = frozenset(word for word in UNITS if word[0] in PLACES)
 # 五千克 is read as 五 | 千克.
 KILO_AFTER_DIGIT = frozenset({"千克"})
 # A single digit may follow: 三十七度五, 六成八.
-TAIL_UNITS = _words("度 成 秒")
+TAIL_UNITS = _words("度 成 秒 米")
 ZERO_UNITS = _words("元 分 度 歲 岁 公里 公分")
 NOT_AFTER_TEN = frozenset("分")  # 十分: "very"
 
@@ -126,10 +127,12 @@ OPERATORS = _words("加 減 减 乘 乘以 除以")
 EQUALS = _words("等於 等于")
 KEYWORDS = _words("分之 半 比 負 负 第 又 之 每 到 至") | OPERATORS | EQUALS
 THINGS = _words("個 个 次 下")
+# A name unless a longer number follows: 高三學生, but 高三十公尺.
+NAMES_BEFORE_NUMERAL = _words(NAMES)
 # Protected alone, but before a unit and in percentages they are numbers: 八九十歲.
 PROTECTED_ALONE = _words("八九十 二百五")
 
-PROTECTED = _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
+PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.
 STICKY = _words("一定 一般 一直 一些 一旦 一向 一邊 一边")
 SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三四五六")
@@ -137,3 +140,14 @@ NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
 AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
+# Characters that are tokens of their own, because the grammar asks what stands beside a number.
+CONTEXT = frozenset().union(
+    QUARTER,
+    AND_MORE,
+    AND_SOME,
+    APPROXIMATE,
+    COMPARATIVE_BEFORE_A_BIT,
+    COMPARATIVE_AFTER_RATIO,
+    SPOKEN_ONE,
+    MARKS,
+)

@@ -38,6 +38,30 @@ class Number(NamedTuple):
         return self.form is Form.DIGIT and self.value in (1, 2)
 
 
+class Source:
+    """The tokens of a text and, each read only once, the numbers in them."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._numbers: dict[int, Number | None] = {}
+        self._integers: dict[int, Number | None] = {}
+
+    def __getitem__(self, position: int) -> Token:
+        return self._tokens[position]
+
+    def number(self, start: int) -> Number | None:
+        """See `read_number`."""
+        if start not in self._numbers:
+            self._numbers[start] = read_number(self._tokens, start)
+        return self._numbers[start]
+
+    def integer(self, start: int) -> Number | None:
+        """See `read_integer`."""
+        if start not in self._integers:
+            self._integers[start] = read_integer(self._tokens, start)
+        return self._integers[start]
+
+
 def read_number(tokens: list[Token], start: int) -> Number | None:
     """The whole number or decimal that starts at ``start``; None where no number starts."""
     whole = read_integer(tokens, start)
