@@ -19,8 +19,8 @@ from .texts import Text
 SAMPLE_RATE = 16_000
 # The plain `cmn` voice reads pinyin tones as English numbers in some builds; the pinyin one speaks Mandarin in all.
 CHINESE_VOICE = "cmn-latn-pinyin"
-ACCENTS = ("en-us", "en-us", "en-gb", "en-029", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan")
-HELD_OUT_ACCENTS = ("en-gb-x-rp", "en-gb-x-gbcwmd")
+ACCENTS = ("en-us", "en-gb", "en-029", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
+HELD_OUT_ACCENTS = ("en-gb-x-rp",)
 VARIANTS = (
     *(
         "",
