@@ -85,11 +85,7 @@ def _after_letters(source: Source, position: int) -> bool:
     if _before(source, position).kind is not Kind.LETTERS:
         return False
     earlier = _before(source, position - 1)
-    return (
-        earlier.kind is not Kind.ARABIC
-        and earlier.kind not in NUMERAL_KINDS
-        and earlier.text not in lexicon.MARKS
-    )
+    return earlier.kind not in (Kind.ARABIC, Kind.SCALE) and earlier.text not in lexicon.MARKS
 
 
 def _unit(source: Source, position: int) -> Unit | None:
@@ -366,7 +362,7 @@ def compound(source: Source, start: int) -> Match | None:
             break
         links.append((position, number))
         family, position = this, number.stop + 1
-    if family == "address" and source[position].text == "之":
+    if family == "address" and source[position].text == lexicon.SUB_NUMBER:
         number = source.integer(position + 1)
         if number is not None:
             links.append((position + 1, number))
@@ -377,6 +373,19 @@ def compound(source: Source, start: int) -> Match | None:
     for at, number in links:
         edits += [Edit(at, number.stop, number.text), *_symbol(source, number.stop)]
     return Match(position, edits)
+
+
+def house_number(source: Source, start: int) -> Match | None:
+    """五之三號 -> 5之3號."""
+    first = source.integer(start)
+    if first is None or source[first.stop].text != lexicon.SUB_NUMBER:
+        return None
+    second = source.integer(first.stop + 1)
+    if second is None or _family(source, second.stop) != "address":
+        return None
+    return Match(
+        second.stop, [Edit(start, first.stop, first.text), Edit(first.stop + 1, second.stop, second.text)]
+    )
 
 
 def _family(source: Source, position: int) -> str:
@@ -474,7 +483,8 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
     if number.value == 0:
         return following.text in lexicon.ZERO_UNITS
     if number.value == 1:
-        return following.text in lexicon.KILO_AFTER_DIGIT
+        on_road = _before(source, start).text[-1:] in lexicon.ROADS and following.text in lexicon.NUMBER_SIGN
+        return on_road or following.text in lexicon.KILO_AFTER_DIGIT
     return _counts(source, number)
 
 
@@ -499,5 +509,6 @@ RULES: tuple[Rule, ...] = (
     arithmetic,
     span,
     compound,
+    house_number,
     single_number,
 )
