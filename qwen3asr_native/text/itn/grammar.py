@@ -236,7 +236,7 @@ def _is_clock_minute(source: Source, start: int, hour: Number, with_minutes: boo
     said_zero = source[hour.stop + 1].value == 0
     says_when = _before(source, start).text in lexicon.TIMES_OF_DAY
     if with_minutes:
-        return said_zero or says_when or _before(source, start).text[-1:] in lexicon.BEFORE_TIME
+        return said_zero or says_when or _before(source, start).text in lexicon.BEFORE_TIME
     return said_zero and says_when
 
 
@@ -483,7 +483,7 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
     if number.value == 0:
         return following.text in lexicon.ZERO_UNITS
     if number.value == 1:
-        on_road = _before(source, start).text[-1:] in lexicon.ROADS and following.text in lexicon.NUMBER_SIGN
+        on_road = _before(source, start).text in lexicon.ROADS and following.text in lexicon.NUMBER_SIGN
         return on_road or following.text in lexicon.KILO_AFTER_DIGIT
     return _counts(source, number)
 
@@ -492,7 +492,7 @@ def _one_is_a_name(before: Token, following: Token) -> bool:
     """一 is a name in B一停車場 and 請按一, but not in 這個APP一打開."""
     if before.text in lexicon.KEYS or (before.kind is Kind.LETTERS and len(before.text) == 1):
         return following.text not in lexicon.THINGS
-    return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text.isalpha()
+    return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text[0].isalpha()
 
 
 RULES: tuple[Rule, ...] = (

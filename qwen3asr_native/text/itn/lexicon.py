@@ -85,4 +85,6 @@ CONTEXT = frozenset().union(
     COMPARATIVE_AFTER_RATIO,
     SPOKEN_ONE,
     MARKS,
+    BEFORE_TIME,
+    ROADS,
 )
