@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 from . import lexicon
 from .numbers import Form, Number, Source
 from .tokens import NUMERAL_KINDS, Kind, Token
+from .units import UNITS, Unit
 
 LONGEST_CHAIN = 6
 
@@ -84,16 +85,12 @@ def _after_letters(source: Source, position: int) -> bool:
     if _before(source, position).kind is not Kind.LETTERS:
         return False
     earlier = _before(source, position - 1)
-    return (
-        earlier.kind is not Kind.ARABIC
-        and earlier.kind not in NUMERAL_KINDS
-        and earlier.text not in lexicon.MARKS
-    )
+    return earlier.kind not in (Kind.ARABIC, Kind.SCALE) and earlier.text not in lexicon.MARKS
 
 
-def _unit(source: Source, position: int) -> lexicon.Unit | None:
+def _unit(source: Source, position: int) -> Unit | None:
     token = source[position]
-    return lexicon.UNITS[token.text] if token.kind is Kind.UNIT else None
+    return UNITS[token.text] if token.kind is Kind.UNIT else None
 
 
 def _counts(source: Source, number: Number) -> bool:
@@ -106,10 +103,6 @@ def _touches_arabic(source: Source, start: int, stop: int) -> bool:
     return Kind.ARABIC in (_before(source, start).kind, source[stop].kind)
 
 
-def _usable(number: Number | None) -> bool:
-    return number is not None and number.form is not Form.BROKEN
-
-
 # -- numerals that are no number ------------------------------------------------------------------------------
 
 
@@ -119,7 +112,7 @@ def leave_alone(source: Source, start: int) -> Match | None:
         return None
     stop = _numerals_stop(source, start)
     vague = source[start].kind is Kind.PLACE and _before(source, start).text in lexicon.APPROXIMATE
-    if vague or _touches_arabic(source, start, stop) or not _usable(source.integer(start)):
+    if vague or _touches_arabic(source, start, stop) or source.integer(start) is None:
         return Match(stop, [])
     return None
 
@@ -135,7 +128,7 @@ def percentage(source: Source, start: int) -> Match | None:
     if source[start + 1].text == "百" and source[start + 2].kind not in NUMERAL_KINDS:
         return Match(start + 2, [Edit(start, start + 2, "100" + mark)])
     number = source.number(start + 1)
-    if number is None or not _usable(number):
+    if number is None:
         return None
     stop, more = number.stop, ""
     if source[stop].text in lexicon.AND_MORE | lexicon.AND_SOME:
@@ -143,7 +136,7 @@ def percentage(source: Source, start: int) -> Match | None:
     edits = [Edit(start, stop, (number.approximate or number.text) + more + mark)]
     if source[stop].text in lexicon.CONNECTORS:
         other = source.number(stop + 1)
-        if other is not None and _usable(other) and _unit(source, other.stop) is None:
+        if other is not None and _unit(source, other.stop) is None:
             edits.append(Edit(stop + 1, other.stop, other.text + mark))
             stop = other.stop
     return Match(stop, edits)
@@ -160,7 +153,7 @@ def negative(source: Source, start: int) -> Match | None:
         first = share.edits[0]
         return Match(share.stop, [Edit(start, first.stop, "-" + first.text), *share.edits[1:]])
     number = source.number(start + 1)
-    if number is None or not _usable(number) or number.form in (Form.PAIR, Form.RANGE):
+    if number is None or number.form in (Form.PAIR, Form.RANGE):
         return None
     return Match(number.stop, [Edit(start, number.stop, "-" + number.text)])
 
@@ -172,7 +165,7 @@ def ordinal(source: Source, start: int) -> Match | None:
     number = source.integer(start + 1)
     if number is None:
         return None
-    if number.form in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR, Form.BROKEN):
+    if number.form in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR):
         return Match(number.stop, [])
     return Match(number.stop, [Edit(start + 1, number.stop, number.text)])
 
@@ -226,17 +219,25 @@ def time_of_day(source: Source, start: int) -> Match | None:
     if minute is None:
         return None
     stop, text = minute.stop, f"{hour.value:02}:{minute.value:02}"
-    if source[stop].text != "分":
-        said_as_decimal = source[hour.stop + 1].kind is Kind.DIGIT and source[hour.stop + 1].value == 0
-        sure = minute.value >= 10 or (said_as_decimal and _before(source, start).text in lexicon.TIMES_OF_DAY)
-        if mark in lexicon.HOUR_WORD or not sure:
-            return None
-        return Match(stop, [Edit(start, stop, text)])
+    with_minutes = source[stop].text == "分"
+    if minute.value < 10 and not _is_clock_minute(source, start, hour, with_minutes):
+        return None
+    if not with_minutes:
+        return None if mark in lexicon.HOUR_WORD else Match(stop, [Edit(start, stop, text)])
     stop += 1
     second = _sixtieth(source, stop)
     if second is not None and source[second.stop].text == "秒":
         stop, text = second.stop + 1, f"{text}:{second.value:02}"
     return Match(stop, [Edit(start, stop, text)])
+
+
+def _is_clock_minute(source: Source, start: int, hour: Number, with_minutes: bool) -> bool:
+    """八點零五分 is a time; 八點五分 and 八點零五 could be decimals, unless something says when."""
+    said_zero = source[hour.stop + 1].value == 0
+    says_when = _before(source, start).text in lexicon.TIMES_OF_DAY
+    if with_minutes:
+        return said_zero or says_when or _before(source, start).text in lexicon.BEFORE_TIME
+    return said_zero and says_when
 
 
 def _sixtieth(source: Source, start: int) -> Number | None:
@@ -253,7 +254,7 @@ def version(source: Source, start: int) -> Match | None:
     if not _after_letters(source, start):
         return None
     major = source.integer(start)
-    if major is None or not _usable(major) or source[major.stop].text not in lexicon.POINT:
+    if major is None or source[major.stop].text not in lexicon.POINT:
         return None
     minor = source.integer(major.stop + 1)
     if minor is None or minor.form not in (Form.TEN, Form.CARDINAL):
@@ -267,10 +268,10 @@ def version(source: Source, start: int) -> Match | None:
 def fraction(source: Source, start: int) -> Match | None:
     """三分之二 -> 2/3."""
     below = source.integer(start)
-    if below is None or not _usable(below) or source[below.stop].text != "分之":
+    if below is None or source[below.stop].text != "分之":
         return None
     above = source.number(below.stop + 1)
-    if above is None or not _usable(above):
+    if above is None:
         return None
     edit = Edit(start, above.stop, f"{above.text}/{below.text}")
     return Match(above.stop, [edit])
@@ -279,7 +280,7 @@ def fraction(source: Source, start: int) -> Match | None:
 def mixed_fraction(source: Source, start: int) -> Match | None:
     """一又二分之一 -> 1又1/2."""
     whole = source.integer(start)
-    if whole is None or not _usable(whole) or source[whole.stop].text != "又":
+    if whole is None or source[whole.stop].text != "又":
         return None
     part = fraction(source, whole.stop + 1)
     if part is None:
@@ -292,7 +293,7 @@ def ratio(source: Source, start: int) -> Match | None:
     number = source.number(start)
     parts: list[str] = []
     stop = start
-    while number is not None and _usable(number) and number.form is not Form.RANGE:
+    while number is not None and number.form is not Form.RANGE:
         parts.append(number.text)
         stop = number.stop
         if source[stop].text != "比":
@@ -309,7 +310,7 @@ def arithmetic(source: Source, start: int) -> Match | None:
     position, result = start, False
     while len(numbers) < LONGEST_CHAIN and not result:
         number = source.number(position)
-        if number is None or not _usable(number):
+        if number is None:
             break
         numbers.append((position, number))
         operator = source[number.stop].text
@@ -326,14 +327,14 @@ def arithmetic(source: Source, start: int) -> Match | None:
 def span(source: Source, start: int) -> Match | None:
     """三到五天 -> 3到5天, 二十到三十歲 -> 20到30歲, 八點到十二點 -> 8點到12點."""
     first = source.number(start)
-    if first is None or not _usable(first):
+    if first is None:
         return None
     unit_of_first = source[first.stop] if _unit(source, first.stop) else None
     link = first.stop + (1 if unit_of_first else 0)
     if source[link].text not in lexicon.CONNECTORS:
         return None
     second = source.number(link + 1)
-    if second is None or not _usable(second):
+    if second is None:
         return None
     if unit_of_first and source[second.stop].text != unit_of_first.text:
         return None
@@ -354,16 +355,16 @@ def compound(source: Source, start: int) -> Match | None:
     family = ""
     while len(links) < LONGEST_CHAIN:
         number = source.number(position)
-        if number is None or not _usable(number) or number.form in (Form.PAIR, Form.RANGE):
+        if number is None or number.form in (Form.PAIR, Form.RANGE):
             break
         this = _family(source, number.stop)
         if not this or (family and this != family):
             break
         links.append((position, number))
         family, position = this, number.stop + 1
-    if family == "address" and source[position].text == "之":
+    if family == "address" and source[position].text == lexicon.SUB_NUMBER:
         number = source.integer(position + 1)
-        if number is not None and _usable(number):
+        if number is not None:
             links.append((position + 1, number))
             position = number.stop
     if len(links) < 2 or all(number.is_small for _, number in links):
@@ -372,6 +373,19 @@ def compound(source: Source, start: int) -> Match | None:
     for at, number in links:
         edits += [Edit(at, number.stop, number.text), *_symbol(source, number.stop)]
     return Match(position, edits)
+
+
+def house_number(source: Source, start: int) -> Match | None:
+    """五之三號 -> 5之3號."""
+    first = source.integer(start)
+    if first is None or source[first.stop].text != lexicon.SUB_NUMBER:
+        return None
+    second = source.integer(first.stop + 1)
+    if second is None or _family(source, second.stop) != "address":
+        return None
+    return Match(
+        second.stop, [Edit(start, first.stop, first.text), Edit(first.stop + 1, second.stop, second.text)]
+    )
 
 
 def _family(source: Source, position: int) -> str:
@@ -469,7 +483,8 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
     if number.value == 0:
         return following.text in lexicon.ZERO_UNITS
     if number.value == 1:
-        return following.text in lexicon.KILO_AFTER_DIGIT
+        on_road = _before(source, start).text in lexicon.ROADS and following.text in lexicon.NUMBER_SIGN
+        return on_road or following.text in lexicon.KILO_AFTER_DIGIT
     return _counts(source, number)
 
 
@@ -477,7 +492,7 @@ def _one_is_a_name(before: Token, following: Token) -> bool:
     """一 is a name in B一停車場 and 請按一, but not in 這個APP一打開."""
     if before.text in lexicon.KEYS or (before.kind is Kind.LETTERS and len(before.text) == 1):
         return following.text not in lexicon.THINGS
-    return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text.isalpha()
+    return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text[0].isalpha()
 
 
 RULES: tuple[Rule, ...] = (
@@ -494,5 +509,6 @@ RULES: tuple[Rule, ...] = (
     arithmetic,
     span,
     compound,
+    house_number,
     single_number,
 )

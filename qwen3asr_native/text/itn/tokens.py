@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from . import lexicon
+from .units import UNITS
 
 
 class Kind(Enum):
@@ -38,7 +39,7 @@ class Token(NamedTuple):
 
 
 def _vocabulary() -> dict[str, Kind]:
-    words: dict[str, Kind] = dict.fromkeys(lexicon.UNITS, Kind.UNIT)
+    words: dict[str, Kind] = dict.fromkeys(UNITS, Kind.UNIT)
     words.update(dict.fromkeys(lexicon.KEYWORDS, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.PERCENT, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.TIMES_OF_DAY, Kind.LABEL))
@@ -53,6 +54,25 @@ _LENGTHS = {
     first: sorted({len(word) for word in _WORDS if word[0] == first}, reverse=True)
     for first in {word[0] for word in _WORDS}
 }
+
+
+_BEGINNINGS = {word[:length] for word in _WORDS for length in range(1, len(word))}
+_LONGEST_WORD = max(map(len, _WORDS))
+
+
+def longest_word() -> int:
+    """The length of the longest word of the vocabulary."""
+    return _LONGEST_WORD
+
+
+def begins_word(text: str) -> bool:
+    """Whether a longer word of the vocabulary begins with ``text``."""
+    return text in _BEGINNINGS
+
+
+def is_plain(char: str) -> bool:
+    """Whether ``char`` is without a meaning to the grammar and begins no word of the vocabulary."""
+    return _PLAIN.match(char) is not None
 
 
 def tokenize(text: str) -> list[Token]:
@@ -111,13 +131,11 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return after_numeral and _is_kilo(word, before)
     if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
         return False
-    if word in lexicon.PROTECTED_ALONE and (following in lexicon.UNITS or _is_percent(before)):
+    if before and before[-1].text in lexicon.PERCENT:
+        return False
+    if word in lexicon.PROTECTED_ALONE and following in UNITS:
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
-
-
-def _is_percent(before: list[Token]) -> bool:
-    return bool(before) and before[-1].text in lexicon.PERCENT
 
 
 def _is_kilo(word: str, before: list[Token]) -> bool:
