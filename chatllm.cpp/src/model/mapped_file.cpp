@@ -94,7 +94,7 @@ void Pages::reset() noexcept {
 #else
 
 MappedFile::MappedFile(const std::string &path) : path_(path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block: it is refused below
   if (fd < 0)
     fail(CHATLLM_ASR_BAD_MODEL, format("cannot open model file '%s': %s", path.c_str(), std::strerror(errno)));
   struct stat st;
