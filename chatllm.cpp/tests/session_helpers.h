@@ -10,7 +10,7 @@
 
 namespace test {
 
-inline std::unique_ptr<chatllm::Session> open_session(const std::string &path, const std::string &kernels = "auto", int threads = 2) {
+inline std::unique_ptr<chatllm::Session> open_session(const std::string &path, const std::string &kernels = "auto", int threads = 1) {
   chatllm::SessionSettings settings;
   settings.model_path = path;
   settings.kernels = kernels;
