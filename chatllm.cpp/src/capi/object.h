@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <climits>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -141,7 +142,11 @@ int Object::call_async(F &&body) noexcept {
       else
         thread_.join();
     }
-    thread_ = std::thread([this, body] {
+    // The thread waits until this one is done with the object: its completion event may start another call, or destroy
+    // the object.
+    const auto ready = std::make_shared<std::promise<void>>();
+    thread_ = std::thread([this, body, ready] {
+      ready->get_future().wait();
       const int result = guarded(body);
       const Callbacks callbacks = callbacks_;
       async_result_ = result;
@@ -149,6 +154,7 @@ int Object::call_async(F &&body) noexcept {
       // From here on the object may be destroyed, by the event's receiver at the latest.
       if (callbacks.print != nullptr) callbacks.print(callbacks.user_data, PRINT_EVT_ASYNC_COMPLETED, "");
     });
+    ready->set_value();
   });
   if (status != CHATLLM_ASR_OK) {  // no thread was made
     async_result_ = status;
