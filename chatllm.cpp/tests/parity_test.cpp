@@ -142,7 +142,7 @@ TEST(a_prefill_in_blocks_is_one_pass) {
       const auto blocks = prefill(*model, products, 1100);
       // Sums in another order differ in the last bit. Half-precision keys and int8 inputs round some of those apart.
       const double tolerance = k->tile_tokens == 0 ? 1e-5 : type == DType::F16 ? 2e-3 : 0.02;
-      for (const int64_t at_a_time : {9, 511, 513}) {
+      for (const int64_t at_a_time : {50, 513}) {
         const double error = test::relative_rms(prefill(*model, products, at_a_time), blocks);
         if (!(error <= tolerance)) test::failed(__FILE__, __LINE__, std::string(k->name) + ", " + std::to_string(at_a_time) + " at a time: " + test::shown(error));
       }
