@@ -24,11 +24,10 @@ Decoder::Decoder(const Model &model, Products &products)
         static_cast<float>(1.0 / std::pow(config_.rope_theta, static_cast<double>(i) / config_.head_dim)));
 }
 
-void Decoder::release(int64_t keep_positions) {
+void Decoder::release() {
   for (Buffer<float> *buffer : {&normed_, &qkv_, &context_, &gate_up_, &hidden_, &heads_, &cos_, &sin_})
     buffer->release();
   for (auto &scratch : scratch_) scratch.release();
-  cache_.shrink(keep_positions);
 }
 
 void Decoder::normalize(const float *weight, const float *x, int64_t tokens, float *out) {

@@ -17,8 +17,8 @@ class Decoder {
 
   int64_t length() const { return length_; }
   void truncate(int64_t length) { length_ = length; }
-  // Gives intermediate memory back, and the cache's past `keep_positions`.
-  void release(int64_t keep_positions);
+  void release();  // gives intermediate memory back
+  void shrink_cache(int64_t keep_positions) { cache_.shrink(keep_positions); }
 
  private:
   void step(float *x, int64_t tokens, float *logits, const AbortFlag &abort);

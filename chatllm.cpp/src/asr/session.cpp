@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kShortest = kSampleRate / 2;  // shorter audio is padded to this
 constexpr int64_t kKeepPositions = 512;         // of the KV cache between runs
+constexpr double kKeepMs = 32000;               // audio whose intermediate memory is kept for the next run
 
 int thread_count(int wanted) {
   return std::min(wanted > 0 ? wanted : usable_cpus(), 256);
@@ -172,9 +173,11 @@ void Session::timed_run(F &&body) {
     Session &s;
     ~Cleanup() {
       s.timings_.total_ms = elapsed_ms(s.timings_.start_ns);
+      s.decoder_.shrink_cache(std::max(s.decoder_.length(), kKeepPositions));
+      if (s.timings_.audio_ms <= kKeepMs) return;  // fresh pages cost more time than the few that a short clip needs
       s.encoder_.release();
       s.products_.release();
-      s.decoder_.release(std::max(s.decoder_.length(), kKeepPositions));
+      s.decoder_.release();
       for (Buffer<float> *buffer : {&s.padded_, &s.mel_data_, &s.embeddings_}) buffer->release();
     }
   } cleanup{*this};
@@ -232,6 +235,7 @@ std::vector<float> Session::log_mel(const float *pcm, int64_t samples, int64_t s
 std::vector<float> Session::encode(const float *pcm, int64_t samples, bool full_attention, int64_t shape[2]) {
   std::vector<float> out;
   timed_run([&] {
+    timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
     int64_t mel_shape[2];
     const std::vector<float> mel = log_mel(pcm, samples, mel_shape);
     shape[0] = model_->config().encoder.total_tokens(mel_shape[1]);
@@ -248,7 +252,10 @@ std::vector<float> Session::prefill_logits(const float *pcm, int64_t samples, co
   std::vector<float> out(static_cast<size_t>(model_->config().decoder.vocab));
   shape[0] = 1;
   shape[1] = static_cast<int64_t>(out.size());
-  timed_run([&] { prefill(pcm, samples, settings, out.data()); });
+  timed_run([&] {
+    timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
+    prefill(pcm, samples, settings, out.data());
+  });
   if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(CHATLLM_ASR_ERROR, "prefill was aborted");
   return out;
 }

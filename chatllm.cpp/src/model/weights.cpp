@@ -12,7 +12,7 @@ namespace chatllm {
 // Collects what is to be packed, then packs everything into one arena with all threads.
 class Model::Packer {
  public:
-  Packer(const GgmmFile &file, bool rows_only) : file_(file), rows_only_(rows_only) {}
+  Packer(const GgmmFile &file, const Kernels &kernels) : file_(file), kernels_(kernels) {}
 
   const float *vector(const std::string &name, int64_t size) {
     const Tensor &tensor = file_.get(name, {size});
@@ -96,20 +96,20 @@ class Model::Packer {
     part.matrix.rows = rows;
     part.matrix.cols = cols;
     part.matrix.type = tensor.type;
-    part.matrix.layout = panel_layout(tensor.type, rows_only_);
+    part.matrix.layout = panel_layout(tensor.type, kernels_);
     part.bias = bias;
     part.offset = linear.rows;
     linear.rows += rows;
     linear.cols = cols;
     linear.parts.push_back(part);
-    if (rows_only_ && permuted.empty())
+    if (part.matrix.layout == Layout::Rows && permuted.empty())
       linear.parts.back().matrix.data = tensor.data;
     else
       jobs_.push_back({&linear, linear.parts.size() - 1, &tensor, std::move(permuted), 0});
   }
 
   const GgmmFile &file_;
-  bool rows_only_;
+  const Kernels &kernels_;
   std::vector<Job> jobs_;
 };
 
@@ -119,7 +119,7 @@ Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
     fail(CHATLLM_ASR_BAD_MODEL,
          format("model file '%s' holds the forced aligner, which does not transcribe: use a Qwen3-ASR model",
                 path.c_str()));
-  Packer packer(file_, kernels.tile_tokens == 0);
+  Packer packer(file_, kernels);
 
   const EncoderConfig &ec = config_.encoder;
   const int64_t d = ec.d_model;

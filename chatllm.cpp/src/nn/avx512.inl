@@ -2,6 +2,7 @@
 // V: sixteen floats. Products: a tile of twelve tokens against one panel (int8) or two (float) of sixteen rows.
 
 constexpr int W = 16, kTile = 12, kSgemmRows = 12;
+constexpr int64_t kAhead = 2048;  // bytes
 
 struct V {
   __m512 v;
@@ -104,6 +105,10 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
     const uint8_t *pair = panel + (g >> 1) * 2 * (kValues + kScales);
     const uint8_t *values = pair + (g & 1) * kValues;
     const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32;
+    if constexpr (N <= 2) {  // little work per byte: fetch ahead across pages, where the hardware stops
+      each<kValues / 64>(
+          [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
+    }
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
     const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
     const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
@@ -152,6 +157,10 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
 inline __m512 load_weights(const uint16_t *w) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
 }
+inline __m512 load_weights(const Bf16 *w) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 inline __m512 load_weights(const float *w) {
   return _mm512_loadu_ps(w);
 }
@@ -175,7 +184,7 @@ inline void float_panels(const T *panel, int64_t stride, int64_t cols, const flo
 template <int N, class T>
 void multiply_float(const Matrix &w, const float *tile, int64_t begin, int64_t end, float *out, const int64_t *offsets,
                     const Epilogue &e) {
-  const int64_t stride = w.cols * kPanel;
+  const int64_t stride = static_cast<int64_t>(panel_bytes(w) / sizeof(T));
   const T *data = reinterpret_cast<const T *>(w.data);
   alignas(64) float results[2 * N][kPanel];
   for (int64_t p = begin; p < end;) {
@@ -202,6 +211,20 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
     for (int n = 0; n < N; ++n)
       store_results(results[n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel), e);
   }
+}
+
+inline int64_t peak_int8(int64_t iterations) {
+  constexpr int kChains = 12;
+  alignas(64) int8_t four[64] = {1, 2, 3, 4};
+  const __m512i w = _mm512_set1_epi8(3);
+  __m512i acc[kChains];
+  each<kChains>([&](auto i) { acc[i] = _mm512_setzero_si512(); });
+  for (int64_t n = 0; n < iterations; ++n) each<kChains>([&](auto i) { acc[i] = dot4(acc[i], w, four); });
+  __m512i total = acc[0];
+  each<kChains>([&](auto i) { total = _mm512_xor_si512(total, acc[i]); });
+  volatile int keep = _mm512_reduce_add_epi32(total);
+  (void)keep;
+  return iterations * kChains * 64 * 2;
 }
 
 #include "nn/multiply.inl"

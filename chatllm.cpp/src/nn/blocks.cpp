@@ -73,6 +73,13 @@ uint16_t float_to_half(float value) {
   return static_cast<uint16_t>(sign | (half + (rest > tie || (rest == tie && (half & 1)) ? 1 : 0)));
 }
 
+uint16_t float_to_bfloat(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) return static_cast<uint16_t>(bits >> 16 | 0x40);  // NaN stays one
+  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 namespace {
 
 uint16_t read_u16(const uint8_t *at) {

@@ -18,7 +18,8 @@ BlockShape block_shape(DType type);
 const char *type_name(DType type);
 
 float half_to_float(uint16_t half);
-uint16_t float_to_half(float value);  // round to nearest even
+uint16_t float_to_half(float value);    // round to nearest even
+uint16_t float_to_bfloat(float value);  // round to nearest even
 
 // Decodes a row of n values (a multiple of the block's).
 void dequantize_row(DType type, const uint8_t *row, float *out, int64_t n);

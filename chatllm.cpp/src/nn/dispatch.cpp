@@ -8,6 +8,13 @@
 #if defined(_M_X64) && !defined(__GNUC__)
 #include <intrin.h>
 #endif
+// The compilers and systems for which kernels_amx.cpp is built.
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
+#define CHATLLM_AMX 1
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace chatllm {
 
@@ -50,10 +57,25 @@ CpuFeatures cpu_features() {
 
 #endif
 
+#if defined(CHATLLM_AMX)
+// AMX with bfloat16, and the system's leave to use the tiles' registers (asked for once; it lasts for the process).
+bool amx_usable() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 1) == 0 || (d >> 24 & 1) == 0)
+    return false;                                                                   // AMX-BF16, AMX-TILE
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a >> 5 & 1) == 0) return false;  // AVX512-BF16
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 std::vector<const Kernels *> usable_sets() {
   std::vector<const Kernels *> sets;
 #if defined(__x86_64__) || defined(_M_X64)
   const CpuFeatures cpu = cpu_features();
+#if defined(CHATLLM_AMX)
+  if (cpu.avx512_vnni && amx_usable()) sets.push_back(&kAmxKernels);
+#endif
   if (cpu.avx512_vnni) sets.push_back(&kAvx512VnniKernels);
   if (cpu.avx512) sets.push_back(&kAvx512Kernels);
   if (cpu.avx2) sets.push_back(&kAvx2Kernels);

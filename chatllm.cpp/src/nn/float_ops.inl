@@ -13,6 +13,10 @@ inline void each(F &&f) {
   each_of(f, std::make_integer_sequence<int, N>{});
 }
 
+struct Bf16 {
+  uint16_t bits;  // the upper half of a float32
+};
+
 // exp(x) for x in about [-87, 88], relative error under 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline V vexp(V x) {
   x = min(max(x, V::set(-87.3f)), V::set(88.3f));
@@ -279,4 +283,27 @@ inline void pack_int8(const float *x, const Grid &grid, int64_t first, int count
       *sum = scale * static_cast<float>(total);
     }
   }
+}
+
+inline int64_t peak_float(int64_t iterations) {
+  constexpr int kChains = 10;  // latency times ports, and registers to spare
+  V sum[kChains];
+  V factor = V::set(0.5f);
+  each<kChains>([&](auto i) { sum[i] = V::set(1.0f); });
+  for (int64_t n = 0; n < iterations; ++n) {
+    each<kChains>([&](auto i) { sum[i] = fma(sum[i], factor, factor); });
+  }
+  V total = V::zero();
+  each<kChains>([&](auto i) { total = total + sum[i]; });
+  volatile float keep = reduce_add(total);
+  (void)keep;
+  return iterations * kChains * W * 2;
+}
+
+inline uint64_t read_memory(const uint8_t *data, size_t bytes) {
+  V sum[4];
+  each<4>([&](auto i) { sum[i] = V::zero(); });
+  for (size_t at = 0; at + sizeof(V) * 4 <= bytes; at += sizeof(V) * 4)
+    each<4>([&](auto i) { sum[i] = max(sum[i], V::load(reinterpret_cast<const float *>(data + at) + i * W)); });
+  return reduce_max(max(max(sum[0], sum[1]), max(sum[2], sum[3]))) > 0 ? 1 : 0;
 }

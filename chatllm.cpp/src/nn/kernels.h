@@ -21,12 +21,13 @@ constexpr int kGroup = 32;  // inputs that share a scale
 
 // How a matrix lies in memory.
 enum class Layout {
-  Rows,       // as in the file, row after row
-  Panels4,    // per 64 inputs: 2 x [8 groups of 4 inputs][16 rows] nibbles, then 2 x 16 fp16 scales; value (q - 8) d
-  Panels4M,   // the same, then 2 x 16 fp16 minimums; value q d + m
-  Panels8,    // per 64 inputs: 2 x [8][16 rows][4 inputs] bytes q + 128, then 2 x 16 fp16 scales; value q d
-  PanelsF16,  // [inputs][16 rows] fp16
-  PanelsF32,  // [inputs][16 rows] float32
+  Rows,        // as in the file, row after row
+  Panels4,     // per 64 inputs: 2 x [8 groups of 4 inputs][16 rows] nibbles, then 2 x 16 fp16 scales; value (q - 8) d
+  Panels4M,    // the same, then 2 x 16 fp16 minimums; value q d + m
+  Panels8,     // per 64 inputs: 2 x [8][16 rows][4 inputs] bytes q + 128, then 2 x 16 fp16 scales; value q d
+  PanelsF16,   // [inputs][16 rows] fp16
+  PanelsBF16,  // [inputs][16 rows] bfloat16, inputs padded to 32
+  PanelsF32,   // [inputs][16 rows] float32
 };
 
 struct Matrix {
@@ -67,6 +68,15 @@ struct Epilogue {
 // A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
 //   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q), float sum[T] (d times the sum
 //   of q)
+constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit
+constexpr int64_t wide_blocks(int64_t cols) {
+  return (cols + kWideBlock - 1) / kWideBlock;
+}
+// Two panels unpacked to bfloat16.
+constexpr size_t wide_scratch(int64_t cols) {
+  return static_cast<size_t>(wide_blocks(cols)) * 2 * kWideBlock * kPanel * 2;
+}
+
 constexpr size_t int8_group_bytes(int tile_tokens) {
   return static_cast<size_t>(tile_tokens) * (kGroup + 12);
 }
@@ -84,6 +94,15 @@ struct Kernels {
   // of the tile is written at out + offsets[i].
   void (*multiply)(const Matrix &w, const void *tile, int count, int64_t begin, int64_t end, float *out,
                    const int64_t *offsets, const Epilogue &epilogue);
+  // Many tokens at once on a matrix unit, in bfloat16 with float32 sums. wide_tokens: worth it from this many on; 0:
+  // the set has none. Tokens are packed in tiles of 16: [tile][inputs / 32][16 tokens][32 inputs] bfloat16,
+  // zero-filled.
+  int wide_tokens;
+  void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile);
+  // Tokens [first, first + count) of the output. scratch holds wide_scratch(cols) bytes.
+  void (*multiply_wide)(const Matrix &w, const uint16_t *tiles, int64_t first, int64_t count, int64_t begin,
+                        int64_t end, float *out, const Grid &out_grid, const Epilogue &epilogue, uint8_t *scratch);
+
   // Generic only: rows [begin, end) of w times tokens [0, count) of x. scratch holds cols floats.
   void (*multiply_rows)(const Matrix &w, const float *x, const Grid &grid, int64_t count, int64_t begin, int64_t end,
                         float *out, const Grid &out_grid, const Epilogue &epilogue, float *scratch);
@@ -107,11 +126,16 @@ struct Kernels {
   // scores[i] = scale * dot(q, k[i]), keys [count][dim];  out += sum_i p[i] v[i], values [count][dim]
   void (*kv_scores)(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores);
   void (*kv_accumulate)(const float *p, const void *v, int64_t count, int64_t dim, float *out);
+
+  // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
+  int64_t (*peak_int8)(int64_t iterations);
+  int64_t (*peak_float)(int64_t iterations);
+  uint64_t (*read)(const uint8_t *data, size_t bytes);
 };
 
 extern const Kernels kGenericKernels;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels;
+extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels, kAmxKernels;
 #endif
 
 // The set of this name if the CPU can run it ("auto" or "": the best one); throws Error naming the usable ones.

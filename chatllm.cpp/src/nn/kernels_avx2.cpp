@@ -170,6 +170,10 @@ inline void int8_half_panel(const uint8_t *panel, int half, int64_t groups, cons
 inline __m256 load_weights(const uint16_t *w) {
   return V::load_half(w).v;
 }
+inline __m256 load_weights(const Bf16 *w) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(w)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
 inline __m256 load_weights(const float *w) {
   return _mm256_loadu_ps(w);
 }
@@ -180,7 +184,7 @@ template <int N, class T>
 void multiply_float(const Matrix &w, const float *tile, int64_t begin, int64_t end, float *out, const int64_t *offsets,
                     const Epilogue &e) {
   for (int64_t p = begin; p < end; ++p) {
-    const T *weights = reinterpret_cast<const T *>(w.data) + p * w.cols * kPanel;
+    const T *weights = reinterpret_cast<const T *>(w.data) + p * static_cast<int64_t>(panel_bytes(w) / sizeof(T));
     __m256 low[N], high[N];
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) low[n] = high[n] = _mm256_setzero_ps();
@@ -217,13 +221,29 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
   }
 }
 
+inline int64_t peak_int8(int64_t iterations) {
+  constexpr int kChains = 8;
+  const __m256i w = _mm256_set1_epi8(3), a = _mm256_set1_epi8(1);
+  __m256i acc[kChains];
+  each<kChains>([&](auto i) { acc[i] = _mm256_setzero_si256(); });
+  for (int64_t n = 0; n < iterations; ++n)
+    each<kChains>(
+        [&](auto i) { acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(w, _mm256_xor_si256(a, acc[i]))); });
+  __m256i total = acc[0];
+  each<kChains>([&](auto i) { total = _mm256_xor_si256(total, acc[i]); });
+  volatile int keep = _mm256_extract_epi32(total, 0);
+  (void)keep;
+  return iterations * kChains * 32 * 2;
+}
+
 #include "nn/multiply.inl"
 
 }  // namespace
 
 extern const Kernels kAvx2Kernels = {
-    "avx2", kTile,   pack_int8, pack_float, multiply,         nullptr,  sgemm,   layer_norm, rms_norm,      silu_mul,
-    gelu,   softmax, max_of,    sum_exp,    sizeof(uint16_t), kv_store, kv_load, kv_scores,  kv_accumulate,
+    "avx2",   kTile,      pack_int8, pack_float,    multiply,  0,          nullptr,     nullptr, nullptr,
+    sgemm,    layer_norm, rms_norm,  silu_mul,      gelu,      softmax,    max_of,      sum_exp, sizeof(uint16_t),
+    kv_store, kv_load,    kv_scores, kv_accumulate, peak_int8, peak_float, read_memory,
 };
 
 }  // namespace chatllm

@@ -7,7 +7,7 @@ namespace chatllm {
 namespace {
 
 // Packed tokens of a block stay in the second-level caches while all panels pass by.
-constexpr size_t kBlockBytes = size_t{1} << 20;
+constexpr size_t kBlockBytes = size_t{3} << 19;
 
 int64_t padded_cols(int64_t cols) {
   return (cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);
@@ -18,17 +18,27 @@ int64_t padded_cols(int64_t cols) {
 void Products::release() {
   int8_tiles_.release();
   float_tiles_.release();
+  wide_tiles_.release();
   for (auto &scratch : scratch_) scratch.release();
 }
 
 void Products::run(const Linear &linear, const float *x, const Grid &in, int64_t tokens, float *out,
                    const Grid &out_grid, Activation activation, bool accumulate) {
   if (kernels_.tile_tokens == 0) return run_rows(linear, x, in, tokens, out, out_grid, activation, accumulate);
-  const size_t tile_bytes = static_cast<size_t>(padded_cols(linear.cols)) * static_cast<size_t>(kernels_.tile_tokens) *
-                            (is_int8(linear.parts[0].matrix.layout) ? 2 : 4);
-  const int64_t block = std::max<int64_t>(static_cast<int64_t>(kBlockBytes / tile_bytes), 2) * kernels_.tile_tokens;
-  for (int64_t first = 0; first < tokens; first += block)
-    run_block(linear, x, in, first, std::min(block, tokens - first), out, out_grid, activation, accumulate);
+  const bool wide = kernels_.wide_tokens > 0 && tokens >= kernels_.wide_tokens;
+  const int tile = wide ? kWideTile : kernels_.tile_tokens;
+  const size_t value_bytes = wide || is_int8(linear.parts[0].matrix.layout) ? 2 : 4;  // int8 with its scales: under two
+  const size_t tile_bytes = static_cast<size_t>(padded_cols(linear.cols) * tile) * value_bytes;
+  const int64_t most = std::max<int64_t>(static_cast<int64_t>(kBlockBytes / tile_bytes) / 2 * 2, 2) * tile;
+  const int64_t blocks = (tokens + most - 1) / most;
+  const int64_t block = std::min(most, ((tokens + blocks - 1) / blocks + 2 * tile - 1) / (2 * tile) * (2 * tile));  // of equal size
+  for (int64_t first = 0; first < tokens; first += block) {
+    const int64_t count = std::min(block, tokens - first);
+    if (wide)
+      run_wide(linear, x, in, first, count, out, out_grid, activation, accumulate);
+    else
+      run_block(linear, x, in, first, count, out, out_grid, activation, accumulate);
+  }
 }
 
 void Products::run_rows(const Linear &linear, const float *x, const Grid &in, int64_t tokens, float *out,
@@ -64,22 +74,15 @@ void Products::run_block(const Linear &linear, const float *x, const Grid &in, i
                           float_data + float_tile * static_cast<size_t>(t));
   });
 
-  // All parts' panels in one region: chunks of whole pairs of panels, enough of them that no thread waits long for
-  // another.
   int64_t panels = 0;
   for (const auto &part : linear.parts) panels += part.matrix.panels();
-  const int64_t wanted = static_cast<int64_t>(pool_.size()) * 8;
-  const int64_t chunk = std::max<int64_t>((panels / wanted + 1) / 2 * 2, 2);
-  int64_t tasks = 0;
-  for (const auto &part : linear.parts) tasks += (part.matrix.panels() + chunk - 1) / chunk;
-  pool_.run(tasks, [&](int64_t task, int) {
-    const Linear::Part *part = linear.parts.data();
-    for (int64_t chunks; task >= (chunks = (part->matrix.panels() + chunk - 1) / chunk); ++part) task -= chunks;
-    const Matrix &w = part->matrix;
-    const Epilogue epilogue{part->bias, activation == Activation::Gelu, accumulate};
-    const int64_t end = std::min((task + 1) * chunk, w.panels());
-    const int64_t step = tiles == 1 ? chunk : 2;  // with many tiles a pair of panels stays in the first-level cache
-    for (int64_t p = task * chunk; p < end; p += step)
+  // Enough chunks that no thread waits long for another, of whole pairs of panels.
+  const int64_t chunk = std::max<int64_t>((panels / (pool_.size() * 8) + 1) / 2 * 2, 2);
+  const int64_t step = tiles == 1 ? chunk : 2;  // with many tiles a pair of panels stays in the first-level cache
+  run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int) {
+    const Matrix &w = part.matrix;
+    const Epilogue epilogue{part.bias, activation == Activation::Gelu, accumulate};
+    for (int64_t p = begin; p < end; p += step)
       for (int64_t t = 0; t < tiles; ++t) {
         const int count = static_cast<int>(std::min<int64_t>(tile, tokens - t * tile));
         int64_t offsets[16];
@@ -87,8 +90,37 @@ void Products::run_block(const Linear &linear, const float *x, const Grid &in, i
         const void *data = is_int8(w.layout)
                                ? static_cast<const void *>(int8_data + int8_tile * static_cast<size_t>(t))
                                : static_cast<const void *>(float_data + float_tile * static_cast<size_t>(t));
-        kernels_.multiply(w, data, count, p, std::min(p + step, end), out + part->offset, offsets, epilogue);
+        kernels_.multiply(w, data, count, p, std::min(p + step, end), out + part.offset, offsets, epilogue);
       }
+  });
+}
+
+// Calls f(part, begin, end, thread) for chunks of panels of all parts, in one parallel region.
+template <class F>
+void Products::run_panels(const Linear &linear, int64_t chunk, F &&f) {
+  int64_t tasks = 0;
+  for (const auto &part : linear.parts) tasks += (part.matrix.panels() + chunk - 1) / chunk;
+  pool_.run(tasks, [&](int64_t task, int thread) {
+    const Linear::Part *part = linear.parts.data();
+    for (int64_t chunks; task >= (chunks = (part->matrix.panels() + chunk - 1) / chunk); ++part) task -= chunks;
+    f(*part, task * chunk, std::min((task + 1) * chunk, part->matrix.panels()), thread);
+  });
+}
+
+void Products::run_wide(const Linear &linear, const float *x, const Grid &in, int64_t first, int64_t tokens, float *out,
+                        const Grid &out_grid, Activation activation, bool accumulate) {
+  const int64_t tiles = (tokens + kWideTile - 1) / kWideTile;
+  const size_t tile_size = static_cast<size_t>(wide_blocks(linear.cols)) * kWideTile * kWideBlock;
+  uint16_t *data = wide_tiles_.reserve(tile_size * static_cast<size_t>(tiles));
+  for (auto &scratch : scratch_) scratch.reserve(wide_scratch(linear.cols) / sizeof(float));
+  pool_.run(tiles, [&](int64_t t, int) {
+    const int count = static_cast<int>(std::min<int64_t>(kWideTile, tokens - t * kWideTile));
+    kernels_.pack_wide(x, in, first + t * kWideTile, count, linear.cols, data + tile_size * static_cast<size_t>(t));
+  });
+  run_panels(linear, 2, [&](const Linear::Part &part, int64_t begin, int64_t end, int thread) {
+    const Epilogue epilogue{part.bias, activation == Activation::Gelu, accumulate};
+    kernels_.multiply_wide(part.matrix, data, first, tokens, begin, end, out + part.offset, out_grid, epilogue,
+                           reinterpret_cast<uint8_t *>(scratch_[static_cast<size_t>(thread)].data()));
   });
 }
 

@@ -45,13 +45,19 @@ class Products {
  private:
   void run_rows(const Linear &linear, const float *x, const Grid &in, int64_t tokens, float *out, const Grid &out_grid,
                 Activation activation, bool accumulate);
+  void run_wide(const Linear &linear, const float *x, const Grid &in, int64_t first, int64_t tokens, float *out,
+                const Grid &out_grid, Activation activation, bool accumulate);
   void run_block(const Linear &linear, const float *x, const Grid &in, int64_t first, int64_t tokens, float *out,
                  const Grid &out_grid, Activation activation, bool accumulate);
+
+  template <class F>
+  void run_panels(const Linear &linear, int64_t chunk, F &&f);
 
   const Kernels &kernels_;
   ThreadPool &pool_;
   Buffer<uint8_t> int8_tiles_;
   Buffer<float> float_tiles_;
+  Buffer<uint16_t> wide_tiles_;
   std::vector<Buffer<float>> scratch_;  // of each thread
 };
 

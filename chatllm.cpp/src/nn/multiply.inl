@@ -15,6 +15,8 @@ void multiply_tokens(const Matrix &w, const void *tile, int64_t begin, int64_t e
       return multiply_int8<N, Layout::Panels8>(w, bytes, begin, end, out, offsets, e);
     case Layout::PanelsF16:
       return multiply_float<N, uint16_t>(w, floats, begin, end, out, offsets, e);
+    case Layout::PanelsBF16:
+      return multiply_float<N, Bf16>(w, floats, begin, end, out, offsets, e);
     case Layout::PanelsF32:
       return multiply_float<N, float>(w, floats, begin, end, out, offsets, e);
     case Layout::Rows:

@@ -94,8 +94,16 @@ void pack_float_panel(DType type, const uint8_t *source, const Matrix &packed, i
   std::memset(out, 0, panel_bytes(packed));
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t *row = source + static_cast<size_t>((panel * kPanel + r) * packed.cols) * size;
-    for (int64_t k = 0; k < packed.cols; ++k)
-      std::memcpy(out + static_cast<size_t>(k * kPanel + r) * size, row + static_cast<size_t>(k) * size, size);
+    for (int64_t k = 0; k < packed.cols; ++k) {
+      uint8_t *target = out + static_cast<size_t>(k * kPanel + r) * size;
+      if (packed.layout == Layout::PanelsBF16) {
+        uint16_t half;
+        std::memcpy(&half, row + 2 * k, 2);
+        put_half(target, float_to_bfloat(half_to_float(half)));
+      } else {
+        std::memcpy(target, row + static_cast<size_t>(k) * size, size);
+      }
+    }
   }
 }
 
@@ -109,6 +117,8 @@ size_t panel_bytes(const Matrix &m) {
     }
     case Layout::PanelsF16:
       return static_cast<size_t>(m.cols) * kPanel * 2;
+    case Layout::PanelsBF16:
+      return static_cast<size_t>(wide_blocks(m.cols) * kWideBlock) * kPanel * 2;
     case Layout::PanelsF32:
       return static_cast<size_t>(m.cols) * kPanel * 4;
     default:
@@ -116,13 +126,13 @@ size_t panel_bytes(const Matrix &m) {
   }
 }
 
-Layout panel_layout(DType type, bool rows_only) {
-  if (rows_only) return Layout::Rows;
+Layout panel_layout(DType type, const Kernels &kernels) {
+  if (kernels.tile_tokens == 0) return Layout::Rows;
   switch (type) {
     case DType::F32:
       return Layout::PanelsF32;
     case DType::F16:
-      return Layout::PanelsF16;
+      return kernels.wide_tokens > 0 ? Layout::PanelsBF16 : Layout::PanelsF16;
     case DType::Q4_0:
       return Layout::Panels4;
     case DType::Q4_1:

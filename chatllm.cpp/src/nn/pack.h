@@ -5,8 +5,8 @@
 
 namespace chatllm {
 
-// The layout of a matrix of this type: Rows for the generic set.
-Layout panel_layout(DType type, bool rows_only);
+// The layout in which a kernel set reads a matrix of this type.
+Layout panel_layout(DType type, const Kernels &kernels);
 
 // Packs panels [begin, end) of the matrix whose rows lie in `source` in the form of `type`; `packed` describes the
 // target and out points to its first panel. Rows past the end become zeros.

@@ -1,0 +1,286 @@
+"""Synthetic speech: espeak-ng voices, and the rooms, microphones and telephone lines between them and the model.
+
+Voices are split for good: :data:`HELD_OUT_VARIANTS` and :data:`HELD_OUT_ACCENTS` are never used in training.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import subprocess
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from scipy import fft
+
+from .texts import Text
+
+SAMPLE_RATE = 16_000
+# The plain `cmn` voice reads pinyin tones as English numbers in some builds; the pinyin one speaks Mandarin in all.
+CHINESE_VOICE = "cmn-latn-pinyin"
+ACCENTS = ("en-us", "en-us", "en-gb", "en-029", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan")
+HELD_OUT_ACCENTS = ("en-gb-x-rp", "en-gb-x-gbcwmd")
+VARIANTS = (
+    *(
+        "",
+        "m1",
+        "m2",
+        "m3",
+        "m4",
+        "m5",
+        "m7",
+        "m8",
+        "f1",
+        "f2",
+        "f3",
+        "f5",
+        "klatt",
+        "klatt2",
+        "klatt3",
+        "klatt5",
+    ),
+    *(
+        "klatt6",
+        "adam",
+        "Alex",
+        "Alicia",
+        "Andy",
+        "Annie",
+        "antonio",
+        "aunty",
+        "belinda",
+        "benjamin",
+        "boris",
+    ),
+    *(
+        "caleb",
+        "david",
+        "Diogo",
+        "ed",
+        "edward",
+        "edward2",
+        "Gene",
+        "Gene2",
+        "gustave",
+        "Henrique",
+        "Hugo",
+        "iven",
+    ),
+    *(
+        "iven2",
+        "iven3",
+        "Jacky",
+        "john",
+        "kaukovalta",
+        "linda",
+        "marcelo",
+        "Mario",
+        "max",
+        "michel",
+        "miguel",
+        "Mike",
+    ),
+    *(
+        "norbert",
+        "Nguyen",
+        "pablo",
+        "paul",
+        "pedro",
+        "quincy",
+        "rob",
+        "robert",
+        "sandro",
+        "shelby",
+        "steph",
+        "steph3",
+    ),
+    *("travis", "Tweaky", "zac", "anika", "grandpa", "iven4", "RicishayMax", "RicishayMax3", "Storm", "fast"),
+)
+HELD_OUT_VARIANTS = (
+    *("f4", "m6", "klatt4", "Andrea", "michael", "Denis", "Lee", "victor", "steph2", "grandma", "Marco"),
+    *("RicishayMax2",),
+)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Settings of one espeak-ng utterance: rate in words a minute, pitch 0-99, gap between words in 10 ms."""
+
+    name: str
+    rate: int
+    pitch: int
+    gap: int
+
+
+def random_voice(language: str, rng: random.Random, held_out: bool = False) -> Voice:
+    """A random training voice, or one of the voices that training never hears."""
+    variant = rng.choice(HELD_OUT_VARIANTS if held_out else VARIANTS)
+    if language == "Chinese":
+        base = CHINESE_VOICE
+    else:
+        base = rng.choice(HELD_OUT_ACCENTS if held_out else ACCENTS)
+    return Voice(
+        name=f"{base}+{variant}" if variant else base,
+        rate=round(rng.triangular(95, 240, 150)),
+        pitch=rng.randint(15, 90),
+        gap=rng.choice((0, 0, 0, 0, 1, 2, 4, 8)),
+    )
+
+
+def synthesize(text: Text, voice: Voice) -> np.ndarray:
+    """Speak ``text``; return 16 kHz int16 samples [n] without the synthesizer's own leading and trailing silence."""
+    command = ["espeak-ng", "-v", voice.name, "-s", str(voice.rate), "-p", str(voice.pitch)]
+    command += ["-g", str(voice.gap), "--stdout", text.spoken]
+    wave = subprocess.run(command, capture_output=True, check=True).stdout
+    rate = int.from_bytes(wave[24:28], "little")
+    samples = np.frombuffer(wave[44 : len(wave) // 2 * 2], np.int16)
+    loud = np.flatnonzero(np.abs(samples) > 50)
+    if loud.size == 0:
+        raise RuntimeError(f"espeak-ng voice {voice.name!r} produced no sound for {text.spoken!r}")
+    samples = samples[loud[0] : loud[-1] + 1].astype(np.float32)
+    resampled = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
+    return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+
+
+def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
+    """``count`` float32 samples of unit-power noise: white, pink, brown, hum, crackle or tone."""
+    time = np.arange(count, dtype=np.float32) / SAMPLE_RATE
+    if kind == "hum":
+        base = rng.choice((50.0, 60.0, 100.0, 120.0))
+        samples = sum(
+            rng.uniform(0, 1) * np.sin(2 * np.pi * (base * k * time + rng.random())) for k in range(1, 8)
+        )
+    elif kind == "tone":
+        samples = np.sin(2 * np.pi * (rng.uniform(200, 3000) * time + rng.random()))
+        samples = samples * (np.sin(2 * np.pi * rng.uniform(0.2, 3) * time) > rng.uniform(-1, 0.5))
+    elif kind == "crackle":
+        samples = rng.standard_normal(count) * (rng.random(count) < rng.uniform(0.0005, 0.02))
+        samples = np.convolve(samples, np.exp(-np.arange(40) / rng.uniform(2, 15)))[:count]
+    else:
+        exponent = {"white": 0.0, "pink": 0.5, "brown": 1.0}[kind]
+        spectrum = np.fft.rfft(rng.standard_normal(count))
+        spectrum /= np.maximum(np.arange(spectrum.size), 20.0) ** exponent
+        samples = np.fft.irfft(spectrum, count)
+    samples = np.asarray(samples, np.float32)
+    return samples / max(float(np.sqrt(np.mean(samples**2))), 1e-9)
+
+
+NOISES = ("white", "pink", "brown", "hum", "crackle", "tone")
+
+
+def speech_power(samples: np.ndarray) -> float:
+    """Mean power of the loud part (above -30 dB of the peak)."""
+    level = np.abs(samples)
+    loud = samples[level > 0.03 * level.max(initial=1e-9)]
+    return float(np.mean(loud**2)) if loud.size else 1e-6
+
+
+def add_noise(samples: np.ndarray, snr_db: float, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Add noise at ``snr_db`` below the speech power of ``samples``."""
+    return samples + noise(kind, samples.size, rng) * np.float32(
+        np.sqrt(speech_power(samples)) * 10 ** (-snr_db / 20)
+    )
+
+
+def telephone(samples: np.ndarray, mu_law: bool) -> np.ndarray:
+    """Band-limit to 300-3400 Hz as an 8 kHz telephone line does; optionally quantize as G.711 mu-law does."""
+    size = fft.next_fast_len(samples.size, real=True)
+    spectrum = fft.rfft(samples.astype(np.float32), size)
+    narrow = fft.irfft(spectrum * _telephone_gain(_frequencies(size)), size)[: samples.size]
+    return _mu_law(narrow) if mu_law else narrow
+
+
+def _frequencies(size: int) -> np.ndarray:
+    return np.arange(size // 2 + 1, dtype=np.float32) * np.float32(SAMPLE_RATE / size)
+
+
+def _telephone_gain(frequency: np.ndarray) -> np.ndarray:
+    grid = np.linspace(0, SAMPLE_RATE / 2, 801, dtype=np.float32)
+    gain = 1 / (1 + (200 / np.maximum(grid, 1)) ** 8) / (1 + (grid / 3500) ** 24)
+    return np.interp(frequency, grid, gain).astype(np.float32)
+
+
+def _mu_law(samples: np.ndarray) -> np.ndarray:
+    peak = np.float32(max(float(np.max(np.abs(samples), initial=0)), 1e-9))
+    compressed = np.log1p(255 / peak * np.abs(samples)) * np.float32(127 / np.log(256))
+    expanded = np.expm1(np.rint(compressed) * np.float32(np.log(256) / 127)) * (peak / 255)
+    return np.copysign(expanded, samples).astype(np.float32)
+
+
+def _transmit(samples: np.ndarray, on_the_phone: bool, rng: np.random.Generator) -> np.ndarray:
+    """A random smooth frequency response, sometimes a decaying reverberation, sometimes a telephone line."""
+    size = fft.next_fast_len(samples.size + 6000, real=True)
+    frequency = _frequencies(size)
+    grid = np.linspace(0, SAMPLE_RATE / 2, 401)
+    decibels = np.interp(np.log(grid + 30), np.log(np.geomspace(60, 8000, 7)), rng.normal(0, 4, 7))
+    gain = np.interp(frequency, grid, 10 ** (decibels / 20)).astype(np.float32)
+    if on_the_phone:
+        gain *= _telephone_gain(frequency)
+    spectrum = fft.rfft(samples, size) * gain
+    if rng.random() < 0.35:
+        length = int(SAMPLE_RATE * rng.uniform(0.05, 0.35))
+        tail = rng.standard_normal(length, np.float32) * np.exp(
+            -np.arange(length, dtype=np.float32) * (6.9 / length)
+        )
+        tail *= rng.uniform(0.1, 0.5) / np.sqrt(np.sum(tail**2))
+        tail[0] = 1
+        spectrum *= fft.rfft(tail.astype(np.float32), size)
+    return fft.irfft(spectrum, size)[: samples.size]
+
+
+@functools.cache
+def _noise_bank(kind: str, variant: int, narrow: bool) -> np.ndarray:
+    """Half a minute of noise to cut pieces from; making it anew for every clip would slow the training down."""
+    samples = noise(kind, 30 * SAMPLE_RATE, np.random.default_rng([NOISES.index(kind), variant]))
+    if narrow:
+        samples = telephone(samples, mu_law=False)
+    return samples / np.float32(np.sqrt(np.mean(samples**2)))
+
+
+def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One random recording of the int16 utterance ``samples``: float32 in [-1, 1] with silence around it."""
+    signal = samples.astype(np.float32) / 32768
+    if rng.random() < 0.6:  # another vocal tract: pitch, formants and tempo together
+        positions = np.arange(0, signal.size - 1, rng.uniform(0.87, 1.14))
+        left = positions.astype(np.int32)
+        share = (positions - left).astype(np.float32)
+        signal = signal[left] * (1 - share) + signal[left + 1] * share
+    before, after = (int(SAMPLE_RATE * rng.exponential(0.2)) * (rng.random() < 0.8) for _ in range(2))
+    signal = np.pad(signal, (min(before, 16000), min(after, 16000)))
+    on_the_phone = rng.random() < 0.2
+    if on_the_phone or rng.random() < 0.4:
+        signal = _transmit(signal, on_the_phone, rng)
+    if rng.random() < 0.65:
+        kind = str(rng.choice(NOISES, p=(0.35, 0.25, 0.15, 0.1, 0.1, 0.05)))
+        bank = _noise_bank(kind, int(rng.integers(4)), bool(on_the_phone and rng.random() < 0.6))
+        start = rng.integers(0, bank.size - signal.size)
+        level = np.sqrt(speech_power(signal)) * 10 ** (-rng.uniform(6, 40) / 20)
+        signal = signal + bank[start : start + signal.size] * np.float32(level)
+    if on_the_phone and rng.random() < 0.5:
+        signal = _mu_law(signal)
+    signal *= np.float32(10 ** rng.uniform(-1.6, -0.05) / max(float(np.max(np.abs(signal))), 1e-6))
+    return quantized(signal)
+
+
+def no_speech(seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """A recording in which nobody speaks: digital silence, steady noise, clicks, tones, or a mixture of them."""
+    count = int(seconds * SAMPLE_RATE)
+    signal = np.zeros(count, np.float32)
+    if rng.random() < 0.15:
+        return signal
+    for _ in range(rng.integers(1, 4)):
+        layer = noise(str(rng.choice(NOISES)), count, rng)
+        if rng.random() < 0.3:
+            swell = np.interp(np.arange(count), np.linspace(0, count, 6), rng.uniform(0, 1, 6))
+            layer = layer * swell.astype(np.float32)
+        signal = signal + layer * np.float32(rng.uniform(0.05, 1))
+    if rng.random() < 0.2:
+        signal = telephone(signal, mu_law=False)
+    signal *= 10 ** rng.uniform(-3.5, -0.1) / max(float(np.max(np.abs(signal))), 1e-6)
+    return quantized(signal)
+
+
+def quantized(signal: np.ndarray) -> np.ndarray:
+    """Round to 16 bits, as every recording is."""
+    return (np.rint(np.clip(signal, -1, 1) * np.float32(32767)) / np.float32(32768)).astype(np.float32)

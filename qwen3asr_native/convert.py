@@ -1,0 +1,377 @@
+"""Hugging Face checkpoints of Qwen3-ASR and its forced aligner -> GGMM files; and GGMM files to other precisions.
+
+The bytes are those that chatllm.cpp's own converter writes. No PyTorch: tensors are read one at a time, rounded a few
+rows at a time, and written at once, so that memory stays far below the size of the model.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import json
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Union
+
+import numpy as np
+
+from . import ggmm
+from .architecture import head_dim, is_aligner, tensor_shapes
+from .errors import ConversionError, ModelFileError
+from .quantization import LAYOUTS, Floats, TensorType, dequantize
+from .quantization import quantize as round_values
+
+PathLike = Union[str, "os.PathLike[str]"]
+Progress = Callable[[int, int, str], None]
+TensorTypes = Sequence[tuple[str, str]]
+
+_METADATA_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "chat_template.json",
+)
+_REQUIRED_FILES = (
+    "config.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "vocab.json",
+    "merges.txt",
+)
+_ENCODER_NAMES = {
+    "fc1": "mlp.fc0",
+    "fc2": "mlp.fc1",
+    "final_layer_norm": "post_attention_layernorm",
+    "self_attn_layer_norm": "input_layernorm",
+    "out_proj": "o_proj",
+}
+_CHUNK_ELEMENTS = (
+    1 << 21
+)  # values rounded at a time: the working memory of Q4_K is about 40 times that in bytes
+_NO_EXPERTS = (1, -1, -1, -1, 0)
+_RESERVED_INTS = 128
+
+
+class _Planned(NamedTuple):
+    """One tensor of the output; ``rows(start, stop)`` gives its float32 rows [stop - start, last dimension]."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: TensorType
+    rows: Callable[[int, int], Floats]
+
+
+def convert(
+    hf_dir: PathLike,
+    out: PathLike,
+    type: str = "q4_0",
+    tensor_types: TensorTypes = (),
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Convert the checkpoint directory ``hf_dir`` to the GGMM file ``out``; return its path.
+
+    :param type: ``f32``, ``f16``, ``q8_0``, ``q4_0``, ``q4_1`` or ``q4_k``. Tensors of one dimension stay F32; rows
+        that the block size of the type does not divide become Q8_0 (for ``q4_k``) or F16.
+    :param tensor_types: pairs of a shell pattern of GGMM tensor names and a type; the first match wins.
+    :param name: the model's name in the file; by default the name of ``hf_dir``.
+    :param progress: called with bytes written, bytes in all, and the tensor's name after each tensor.
+    :raises ConversionError: the checkpoint is incomplete, damaged or of another model, or the file cannot be written.
+
+    The output appears under its name only when it is complete.
+    """
+    source = Path(hf_dir)
+    main_type = _parse_type(type)
+    config = _check_checkpoint(source)
+    metadata: dict[str, Any] = {
+        file: _read_json(source / file) for file in _METADATA_FILES if (source / file).is_file()
+    }
+    metadata["model_name"] = name or source.resolve().name
+    choose = _type_chooser(main_type, tensor_types)
+    planned = [
+        _Planned(_ggmm_name(tensor), shape, choose(_ggmm_name(tensor), shape), rows)
+        for tensor, shape, rows in _checkpoint_tensors(source, config)
+    ]
+    tied = all(tensor.name != "lm_head.weight" for tensor in planned)
+    head = ggmm.encode_head(
+        ggmm.encode_metadata(metadata), _configuration(config, main_type, tied), _read_vocabulary(source)
+    )
+    return _write(Path(out), head, planned, progress)
+
+
+def quantize(
+    in_bin: PathLike,
+    out_bin: PathLike,
+    type: str,
+    tensor_types: TensorTypes = (),
+    progress: Progress | None = None,
+) -> Path:
+    """Write the GGMM file ``in_bin`` with tensors of another ``type``; parameters and errors as of :func:`convert`.
+
+    Best done from F32 or F16: rounding what was rounded before loses precision twice.
+    """
+    main_type = _parse_type(type)
+    choose = _type_chooser(main_type, tensor_types)
+    with ggmm.GgmmFile(in_bin) as source:
+        if len(source.configuration) < 12:
+            raise ModelFileError(f"{source.path} has no model configuration; download or convert it again")
+        configuration = bytearray(source.configuration)
+        struct.pack_into("<i", configuration, 8, main_type)
+        planned = [
+            _Planned(tensor.name, tensor.shape, choose(tensor.name, tensor.shape), _ggmm_rows(source, tensor))
+            for tensor in source.tensors.values()
+        ]
+        head = ggmm.encode_head(source.metadata_bytes, bytes(configuration), source.vocabulary)
+        return _write(Path(out_bin), head, planned, progress)
+
+
+def _ggmm_rows(source: ggmm.GgmmFile, tensor: ggmm.Tensor) -> Callable[[int, int], Floats]:
+    return lambda start, stop: dequantize(source.rows(tensor, start, stop), tensor.kind)
+
+
+def _parse_type(name: str) -> TensorType:
+    try:
+        return TensorType[name.upper()]
+    except KeyError:
+        known = ", ".join(kind.name.lower() for kind in TensorType)
+        raise ConversionError(f"unknown tensor type {name!r}; choose one of {known}") from None
+
+
+def _type_chooser(main: TensorType, overrides: TensorTypes) -> Callable[[str, Sequence[int]], TensorType]:
+    rules = [(pattern, _parse_type(kind)) for pattern, kind in overrides]
+
+    def choose(name: str, shape: Sequence[int]) -> TensorType:
+        if len(shape) == 1:
+            return TensorType.F32
+        wanted = next((kind for pattern, kind in rules if fnmatch.fnmatchcase(name, pattern)), main)
+        candidates = (
+            (wanted, TensorType.Q8_0, TensorType.F16)
+            if wanted is TensorType.Q4_K
+            else (wanted, TensorType.F16)
+        )
+        return next(kind for kind in candidates if shape[-1] % LAYOUTS[kind].elements == 0)
+
+    return choose
+
+
+def _ggmm_name(name: str) -> str:
+    short = name.removeprefix("thinker.")
+    prefix = "audio_tower."
+    if not short.startswith(prefix):
+        return short
+    parts = [_ENCODER_NAMES.get(part, part) for part in short[len(prefix) :].split(".")]
+    owner = "multi_modal_projector" if parts[0] in ("proj1", "proj2") else "audio"
+    return ".".join([owner, *parts])
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"cannot read {path}: {error}") from None
+
+
+def _check_checkpoint(source: Path) -> dict[str, Any]:
+    if not source.is_dir():
+        raise ConversionError(f"{source} is not a directory; give the directory of a Hugging Face checkpoint")
+    missing = [file for file in _REQUIRED_FILES if not (source / file).is_file()]
+    if missing:
+        raise ConversionError(f"{source} is no complete Qwen3-ASR checkpoint: it lacks {', '.join(missing)}")
+    config = _read_json(source / "config.json")
+    if not isinstance(config, dict) or config.get("model_type") != "qwen3_asr":
+        raise ConversionError(f"{source / 'config.json'} does not describe a Qwen3-ASR model")
+    return config
+
+
+def _shards(source: Path) -> list[Path]:
+    index = source / "model.safetensors.index.json"
+    if index.is_file():
+        contents = _read_json(index)
+        weight_map = contents.get("weight_map") if isinstance(contents, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ConversionError(f"{index} has no weight map")
+        names = sorted({str(file) for file in weight_map.values()})
+    else:
+        names = ["model.safetensors"]
+    for name in names:
+        if os.path.basename(name) != name or not (source / name).is_file():
+            raise ConversionError(f"{source} lacks its weights file {name!r}; download it again")
+    return [source / name for name in names]
+
+
+def _checkpoint_tensors(
+    source: Path, config: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[int, ...], Callable[[int, int], Floats]]]:
+    """Name, shape and row reader of every tensor, in the order of the shards; checks that none is missing."""
+    try:
+        expected = tensor_shapes(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConversionError(f"{source / 'config.json'} is not usable: {error!r}") from None
+    may_be_missing = set() if is_aligner(config) else {"thinker.lm_head.weight"}
+    seen = set()
+    for shard in _shards(source):
+        for name, shape in _shard_contents(shard):
+            if shape != expected.get(name, shape):
+                raise ConversionError(
+                    f"{shard}: {name} has shape {shape}, but config.json says {expected[name]}"
+                )
+            seen.add(name)
+            yield name, shape, _SafetensorsRows(shard, name)
+    missing = sorted(set(expected) - seen - may_be_missing)
+    if missing:
+        raise ConversionError(f"{source} lacks {len(missing)} tensors, first {missing[0]}; download it again")
+
+
+def _open_shard(path: Path) -> Any:
+    import ml_dtypes  # noqa: F401  (gives NumPy the bfloat16 that safetensors asks for)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(str(path), framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise ConversionError(f"cannot read {path}: {error}") from None
+
+
+def _shard_contents(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+    with _open_shard(path) as shard:
+        names: list[str] = shard.keys()
+        return [(name, tuple(shard.get_slice(name).get_shape())) for name in names]
+
+
+class _SafetensorsRows:
+    """Reads rows of one tensor; the file is mapped only from the first row to the last, to keep memory low."""
+
+    def __init__(self, shard: Path, name: str) -> None:
+        self._shard, self._name = shard, name
+
+    def __call__(self, start: int, stop: int) -> Floats:
+        with _open_shard(self._shard) as shard:
+            tensor = shard.get_slice(self._name)
+            shape = tensor.get_shape()
+            if len(shape) == 1:
+                part = np.asarray(tensor[:])[None]
+            elif len(shape) == 2:
+                part = np.asarray(tensor[start:stop])
+            else:
+                part = np.asarray(tensor[:]).reshape(-1, shape[-1])[start:stop]
+        values = part.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ConversionError(
+                f"{self._shard}: {self._name} has values that are not finite; download it again"
+            )
+        return values
+
+
+def _read_vocabulary(source: Path) -> bytes:
+    vocabulary = _read_json(source / "vocab.json")
+    if not isinstance(vocabulary, dict) or sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ConversionError(f"{source / 'vocab.json'} does not number its tokens from 0 without gaps")
+    lines = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    return ggmm.encode_vocabulary(sorted(vocabulary, key=lambda token: int(vocabulary[token])), merges)
+
+
+def _token_id(value: Any) -> int:
+    first = value[0] if isinstance(value, list) and value else value
+    return first if isinstance(first, int) else -1
+
+
+def _configuration(config: Mapping[str, Any], kind: TensorType, tied: bool) -> bytes:
+    thinker = config["thinker_config"]
+    text = thinker["text_config"]
+    rope = text.get("rope_scaling") or {}
+    sections = [int(section) for section in rope.get("mrope_section", ())][:4]
+    aligner = is_aligner(config)
+    ids = [
+        _token_id(text.get(f"{role}_token_id", thinker.get(f"{role}_token_id")))
+        for role in ("bos", "eos", "pad")
+    ]
+    fields = struct.pack("<2i", ggmm.MODEL_ALIGNER if aligner else ggmm.MODEL_ASR, 1)
+    fields += struct.pack(
+        "<11i",
+        *(
+            kind,
+            text["vocab_size"],
+            text["hidden_size"],
+            text["num_attention_heads"],
+            text["num_hidden_layers"],
+        ),
+        *(text["intermediate_size"], text.get("max_position_embeddings", 65536), *ids, -1),
+    )
+    fields += struct.pack("<2i", text["num_key_value_heads"], head_dim(text))
+    fields += struct.pack("<2f", float(text.get("rope_theta", 1e6)), -1.0)
+    fields += struct.pack("<7i", -1, *_NO_EXPERTS, int(tied))
+    fields += bytes(4 * _RESERVED_INTS)
+    fields += struct.pack("<4i", *sections, *[0] * (4 - len(sections)))
+    return fields + (struct.pack("<i", thinker["classify_num"]) if aligner else b"")
+
+
+def _write(out: Path, head: bytes, planned: Sequence[_Planned], progress: Progress | None) -> Path:
+    """Write the file beside its place, make sure that it is on the disk, then give it its name."""
+    total = len(head)
+    for tensor in planned:
+        total += len(ggmm.tensor_header(tensor.name, tensor.shape, tensor.kind, total))
+        total += int(np.prod(tensor.shape[:-1], dtype=np.int64)) * ggmm.row_bytes(tensor.shape, tensor.kind)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(out.parent).free
+        if free < total:
+            raise ConversionError(f"{out} needs {total:,} bytes, but only {free:,} are free on its disk")
+        descriptor, partial = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent)
+    except OSError as error:
+        raise ConversionError(f"cannot write {out}: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(head)
+            position = len(head)
+            for tensor in planned:
+                header = ggmm.tensor_header(tensor.name, tensor.shape, tensor.kind, position)
+                position += file.write(header)
+                for block in _rounded(tensor):
+                    position += file.write(block)
+                if progress is not None:
+                    progress(position, total, tensor.name)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~_umask())
+        os.replace(partial, out)
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+        raise ConversionError(f"cannot write {out}: {reason}") from None
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+    _sync_directory(out.parent)
+    return out
+
+
+def _rounded(tensor: _Planned) -> Iterator[bytes]:
+    rows = int(np.prod(tensor.shape[:-1], dtype=np.int64))
+    step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
+    for start in range(0, rows, step):
+        with np.errstate(over="ignore"):
+            data = round_values(tensor.rows(start, min(rows, start + step)), tensor.kind)
+        if tensor.kind is TensorType.F16 and not np.isfinite(data.view(np.float16)).all():
+            raise ConversionError(f"{tensor.name} has values beyond the range of F16; convert it to f32")
+        yield data.tobytes()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the new name survive a power failure, where the system can do that for directories."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
