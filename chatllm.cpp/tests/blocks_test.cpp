@@ -73,7 +73,8 @@ TEST(sizes_of_blocks) {
   CHECK_EQ(block_shape(DType::Q4_K).bytes, 144);
   CHECK_EQ(block_shape(DType::Q4_K).values, 256);
   for (int i = -1; i < 40; ++i)
-    if (i != 0 && i != 1 && i != 2 && i != 3 && i != 8 && i != 12) CHECK_EQ(block_shape(static_cast<DType>(i)).values, 0);
+    if (i != 0 && i != 1 && i != 2 && i != 3 && i != 8 && i != 12)
+      CHECK_EQ(block_shape(static_cast<DType>(i)).values, 0);
 }
 
 TEST(q4_0_low_nibbles_come_first) {

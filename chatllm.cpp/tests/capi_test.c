@@ -22,12 +22,12 @@ static int failures;
 static const char *model_path;
 static char wav_path[] = "/tmp/chatllm-capi-XXXXXX";
 
-#define CHECK(condition)                                             \
-  do {                                                               \
-    if (!(condition)) {                                              \
-      ++failures;                                                    \
-      printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);         \
-    }                                                                \
+#define CHECK(condition)                                     \
+  do {                                                       \
+    if (!(condition)) {                                      \
+      ++failures;                                            \
+      printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+    }                                                        \
   } while (0)
 
 /* What the callbacks of an object saw. */
@@ -37,11 +37,11 @@ struct seen {
   int chunks, metas, errors, infos, ids, completed, ended, other;
   char text[4096], error[1024], info[1024], id_line[1024];
   struct chatllm_obj *obj;
-  int abort_at;        /* chat chunk from which on the callback aborts */
-  int chain;           /* asynchronous calls still to be made from the completion event */
-  int destroy_at_end;  /* destroy the object in the completion event */
-  int polled;          /* another thread starts the next call as soon as one has ended */
-  int calls_inside;    /* try calls on the busy object from the callback */
+  int abort_at;       /* chat chunk from which on the callback aborts */
+  int chain;          /* asynchronous calls still to be made from the completion event */
+  int destroy_at_end; /* destroy the object in the completion event */
+  int polled;         /* another thread starts the next call as soon as one has ended */
+  int calls_inside;   /* try calls on the busy object from the callback */
 };
 
 static void seen_init(struct seen *s) {
@@ -148,7 +148,8 @@ static unsigned char *make_wav(int64_t samples, size_t *size) {
   const uint32_t riff = (uint32_t)*size - 8, sixteen = 16, rate = 16000, bytes_a_second = 32000, data = riff - 36;
   const uint16_t one = 1, two = 2, bits = 16;
   memcpy(wav, "RIFF", 4), memcpy(wav + 4, &riff, 4), memcpy(wav + 8, "WAVEfmt ", 8), memcpy(wav + 16, &sixteen, 4);
-  memcpy(wav + 20, &one, 2), memcpy(wav + 22, &one, 2), memcpy(wav + 24, &rate, 4), memcpy(wav + 28, &bytes_a_second, 4);
+  memcpy(wav + 20, &one, 2), memcpy(wav + 22, &one, 2), memcpy(wav + 24, &rate, 4),
+      memcpy(wav + 28, &bytes_a_second, 4);
   memcpy(wav + 32, &two, 2), memcpy(wav + 34, &bits, 2), memcpy(wav + 36, "data", 4), memcpy(wav + 40, &data, 4);
   for (int64_t i = 0; i < samples; ++i) {
     const int16_t value = (int16_t)lrintf(pcm[i] * 32767);
@@ -163,7 +164,8 @@ static char *base64(const unsigned char *data, size_t size) {
   char *text = malloc(size / 3 * 4 + 5), *out = text;
   if (text == NULL) exit(1);
   for (size_t i = 0; i < size; i += 3) {
-    const unsigned v = (unsigned)data[i] << 16 | (i + 1 < size ? (unsigned)data[i + 1] << 8 : 0) | (i + 2 < size ? data[i + 2] : 0);
+    const unsigned v =
+        (unsigned)data[i] << 16 | (i + 1 < size ? (unsigned)data[i + 1] << 8 : 0) | (i + 2 < size ? data[i + 2] : 0);
     *out++ = kLetters[v >> 18];
     *out++ = kLetters[v >> 12 & 63];
     *out++ = i + 1 < size ? kLetters[v >> 6 & 63] : '=';
@@ -542,8 +544,10 @@ static void test_wrong_calls(void) {
 }
 
 static void test_options(void) {
-  static const char *const bad[][4] = {{"-n", "x", NULL}, {"--threads", "-3", NULL}, {"--set", "language", "Klingon", NULL}, {"--kernels", "sse9", NULL},
-                                       {"--attention", "wide", NULL}, {"--max_new_tokens", "99999999999999999999", NULL}, {"--set", "language", NULL}};
+  static const char *const bad[][4] = {
+      {"-n", "x", NULL},           {"--threads", "-3", NULL},     {"--set", "language", "Klingon", NULL},
+      {"--kernels", "sse9", NULL}, {"--attention", "wide", NULL}, {"--max_new_tokens", "99999999999999999999", NULL},
+      {"--set", "language", NULL}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; ++i) {
     struct seen s;
     seen_init(&s);
@@ -553,8 +557,36 @@ static void test_options(void) {
     CHECK(s.errors == 1 && s.infos == 0);
     CHECK(chatllm_destroy(obj) == 0);
   }
-  static const char *const good[] = {"--hide-banner", "--log-level", "4", "--seed", "1", "-ngl", "all", "--repeat_penalty", "1.1", "--format", "chat", "-t", "0.5", "--temp", "0",
-                                     "--set", "language", "ENGLISH", "-s", "context", "-c", "4096", "-l", "-1", "--ai-prefix", "", "--attention", "full", "--kernels", "generic"};
+  static const char *const good[] = {"--hide-banner",
+                                     "--log-level",
+                                     "4",
+                                     "--seed",
+                                     "1",
+                                     "-ngl",
+                                     "all",
+                                     "--repeat_penalty",
+                                     "1.1",
+                                     "--format",
+                                     "chat",
+                                     "-t",
+                                     "0.5",
+                                     "--temp",
+                                     "0",
+                                     "--set",
+                                     "language",
+                                     "ENGLISH",
+                                     "-s",
+                                     "context",
+                                     "-c",
+                                     "4096",
+                                     "-l",
+                                     "-1",
+                                     "--ai-prefix",
+                                     "",
+                                     "--attention",
+                                     "full",
+                                     "--kernels",
+                                     "generic"};
   struct seen s;
   seen_init(&s);
   struct chatllm_obj *obj = create(&s);
@@ -573,9 +605,9 @@ static void test_unsupported(void) {
   struct seen s;
   struct chatllm_obj *obj = started(&s);
   int expected = 0;
-#define REFUSED(call)           \
-  do {                          \
-    CHECK((call) != 0);         \
+#define REFUSED(call)              \
+  do {                             \
+    CHECK((call) != 0);            \
     CHECK(s.errors == ++expected); \
   } while (0)
   REFUSED(chatllm_tool_input(obj, "x"));
@@ -590,12 +622,12 @@ static void test_unsupported(void) {
   CHECK(s.errors == ++expected);
   chatllm_set_lens_callback(obj, NULL, NULL);
   int completed = 0;
-#define REFUSED_ASYNC(call)                              \
-  do {                                                   \
-    CHECK((call) == 0);                                  \
-    wait_completed(&s, ++completed);                     \
-    CHECK(chatllm_get_async_result_int(obj) != 0);       \
-    CHECK(s.errors == ++expected);                       \
+#define REFUSED_ASYNC(call)                        \
+  do {                                             \
+    CHECK((call) == 0);                            \
+    wait_completed(&s, ++completed);               \
+    CHECK(chatllm_get_async_result_int(obj) != 0); \
+    CHECK(s.errors == ++expected);                 \
   } while (0)
   REFUSED_ASYNC(chatllm_async_tool_input(obj, "x"));
   REFUSED_ASYNC(chatllm_async_tool_completion(obj, "x"));
@@ -612,7 +644,8 @@ static void test_fork(void) {
   const pid_t child = fork();
   if (child == 0) {
     const float sample = 0.5f;
-    const int wrong = (chatllm_asr_run(obj, &sample, 1, NULL) != CHATLLM_ASR_FORKED) + (chatllm_destroy(obj) != CHATLLM_ASR_FORKED) +
+    const int wrong = (chatllm_asr_run(obj, &sample, 1, NULL) != CHATLLM_ASR_FORKED) +
+                      (chatllm_destroy(obj) != CHATLLM_ASR_FORKED) +
                       (strstr(chatllm_asr_last_error(obj), "forked") == NULL);
     chatllm_abort_generation(obj);
     _exit(wrong);
@@ -702,13 +735,13 @@ static double seconds(void) {
   return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-#define RUN(call)                                                   \
-  do {                                                              \
-    const double start = seconds();                                 \
-    const int before = failures;                                    \
-    call;                                                           \
+#define RUN(call)                                                                               \
+  do {                                                                                          \
+    const double start = seconds();                                                             \
+    const int before = failures;                                                                \
+    call;                                                                                       \
     printf("%-4s %s (%.2f s)\n", failures == before ? "ok" : "FAIL", #call, seconds() - start); \
-    fflush(stdout);                                                 \
+    fflush(stdout);                                                                             \
   } while (0)
 
 int main(int argc, char **argv) {

@@ -97,26 +97,28 @@ inline int run_all(int argc, char **argv) {
 
 }  // namespace test
 
-#define TEST(name)                                      \
-  static void name();                                   \
+#define TEST(name)                                          \
+  static void name();                                       \
   static const test::Register register_##name{#name, name}; \
   static void name()
-#define CHECK(condition) \
-  do {                   \
+#define CHECK(condition)                                            \
+  do {                                                              \
     if (!(condition)) test::failed(__FILE__, __LINE__, #condition); \
   } while (0)
 #define CHECK_EQ(a, b) test::equal((a), (b), __FILE__, __LINE__, #a " == " #b)
 #define CHECK_NEAR(a, b, tolerance) test::near((a), (b), (tolerance), __FILE__, __LINE__, #a " ~ " #b)
 // The expression fails with an Error whose sentence contains the text.
-#define CHECK_FAILS(expression, text)                                                                  \
-  do {                                                                                                 \
-    try {                                                                                              \
-      (void)(expression);                                                                              \
-      test::failed(__FILE__, __LINE__, #expression " should fail");                                    \
-    } catch (const chatllm::Error &e) {                                                                \
-      if (std::strstr(e.what(), text) == nullptr)                                                      \
-        test::failed(__FILE__, __LINE__, std::string(#expression " fails with: ") + e.what());         \
-    }                                                                                                  \
+#define CHECK_FAILS(expression, text)                                                          \
+  do {                                                                                         \
+    try {                                                                                      \
+      (void)(expression);                                                                      \
+      test::failed(__FILE__, __LINE__, #expression " should fail");                            \
+    } catch (const chatllm::Error &e) {                                                        \
+      if (std::strstr(e.what(), text) == nullptr)                                              \
+        test::failed(__FILE__, __LINE__, std::string(#expression " fails with: ") + e.what()); \
+    }                                                                                          \
   } while (0)
-#define TEST_MAIN \
-  int main(int argc, char **argv) { return test::run_all(argc, argv); }
+#define TEST_MAIN                     \
+  int main(int argc, char **argv) {   \
+    return test::run_all(argc, argv); \
+  }

@@ -43,7 +43,8 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max
   }
   test::Random random(seed);
   if (random.below(2) == 0 || size < 8) return LLVMFuzzerMutate(data, size, max_size);
-  for (uint64_t i = 0; i <= random.below(3); ++i) data[random.below(random.below(2) ? size : std::min<size_t>(size, 6000))] = static_cast<uint8_t>(random.next());
+  for (uint64_t i = 0; i <= random.below(3); ++i)
+    data[random.below(random.below(2) ? size : std::min<size_t>(size, 6000))] = static_cast<uint8_t>(random.next());
   return size;
 }
 

@@ -115,7 +115,8 @@ TEST(every_field_of_the_configuration_is_checked) {
       const std::string failure = load_and_run(test::TempFile(bytes).path(), "generic");
       const bool harmless = field == 2 || field == 8;  // the main type says nothing about a tensor; fewer positions
       if (!(harmless && failure.empty()) && !is_sentence(failure))
-        test::failed(__FILE__, __LINE__, "field " + std::to_string(field) + " = " + std::to_string(value) + " gives '" + failure + "'");
+        test::failed(__FILE__, __LINE__,
+                     "field " + std::to_string(field) + " = " + std::to_string(value) + " gives '" + failure + "'");
     }
   }
   for (const float theta : {0.0f, -1.0f, NAN, INFINITY}) {
@@ -128,7 +129,8 @@ TEST(every_field_of_the_configuration_is_checked) {
 TEST(offsets_are_checked) {
   const auto good = test::build_model(tiny()).bytes;
   for (const size_t at : {8, 12, 16})
-    for (const int32_t value : {INT32_MIN, -1, 0, 19, 21, 400, static_cast<int32_t>(good.size()), static_cast<int32_t>(good.size()) + 1, INT32_MAX}) {
+    for (const int32_t value : {INT32_MIN, -1, 0, 19, 21, 400, static_cast<int32_t>(good.size()),
+                                static_cast<int32_t>(good.size()) + 1, INT32_MAX}) {
       auto bytes = good;
       put_i32(&bytes, at, value);
       CHECK(is_sentence(load_and_run(test::TempFile(bytes).path(), "generic")));
@@ -147,7 +149,8 @@ TEST(a_file_cut_anywhere_is_refused) {
     if (cut >= model.bytes.size()) continue;
     file.write({model.bytes.begin(), model.bytes.begin() + static_cast<std::ptrdiff_t>(cut)});
     const std::string failure = load_and_run(file.path(), "auto");
-    if (!is_sentence(failure)) test::failed(__FILE__, __LINE__, "cut at " + std::to_string(cut) + " gives '" + failure + "'");
+    if (!is_sentence(failure))
+      test::failed(__FILE__, __LINE__, "cut at " + std::to_string(cut) + " gives '" + failure + "'");
   }
 }
 
@@ -195,7 +198,8 @@ TEST(random_mutations_never_crash) {
     file.write(bytes);
     const std::string failure = load_and_run(file.path(), *(sets.begin() + random.below(2)));
     (failure.empty() ? ran : refused)++;
-    if (!failure.empty() && !is_sentence(failure)) test::failed(__FILE__, __LINE__, "mutant " + std::to_string(i) + " gives '" + failure + "'");
+    if (!failure.empty() && !is_sentence(failure))
+      test::failed(__FILE__, __LINE__, "mutant " + std::to_string(i) + " gives '" + failure + "'");
   }
   std::printf("     %d mutants refused, %d ran\n", refused, ran);
   CHECK(refused > 50);
@@ -211,10 +215,12 @@ TEST(non_finite_weights_give_tokens) {
       const GgmmFile map(test::TempFile(bytes).path());
       const Tensor &tensor = map.get("model.norm.weight", {32});
       const size_t at = static_cast<size_t>(tensor.data - map.file().data());
-      std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(at), bytes.begin() + static_cast<std::ptrdiff_t>(at + tensor.bytes), fill);
+      std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                bytes.begin() + static_cast<std::ptrdiff_t>(at + tensor.bytes), fill);
       const test::TempFile file(bytes);
       const auto session = test::open_session(file.path(), kernels, 1);
-      for (const int32_t id : test::recognize(*session, test::sound(0.6), 5)) CHECK(id >= 0 && id < session->model().config().decoder.vocab);
+      for (const int32_t id : test::recognize(*session, test::sound(0.6), 5))
+        CHECK(id >= 0 && id < session->model().config().decoder.vocab);
     }
 }
 

@@ -16,9 +16,9 @@ Json parse(const std::string &text) {
 }  // namespace
 
 TEST(values_of_every_kind) {
-  const Json j = parse(R"( {"a": [1, -2.5e3, true, false, null, NaN], "b": {"c": "x"}, "d": ""} )");
+  const Json j = parse(R"( {"a": [1, -2.5e3, true, false, null, NaN, Infinity], "b": {"c": "x"}, "d": ""} )");
   CHECK(j.is_object());
-  CHECK_EQ(j["a"].items().size(), size_t{6});
+  CHECK_EQ(j["a"].items().size(), size_t{7});
   CHECK_EQ(j["a"].items()[0].number(0), 1.0);
   CHECK_EQ(j["a"].items()[1].number(0), -2500.0);
   CHECK(j["a"].items()[2].kind() == Json::Kind::Bool);
@@ -35,11 +35,41 @@ TEST(escapes_become_utf8) {
 }
 
 TEST(what_is_no_json_is_refused) {
-  for (const char *text : {"", "  ", "{", "[", "[1", "[1,]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "\"", "\"\\", "\"\\u12", "\"\\u12G4\"", "\"\\x\"", "tru", "nul",
-                           "1 2", "01x", "-", "+", "1e", ".", "--1", "\"a\nb\"", "[1}", "]", "1e999", "\"\\ud83d\\u0041\""})
+  for (const char *text : {"",
+                           "  ",
+                           "{",
+                           "[",
+                           "[1",
+                           "[1,]",
+                           "{\"a\"}",
+                           "{\"a\":}",
+                           "{\"a\":1,}",
+                           "{a:1}",
+                           "\"",
+                           "\"\\",
+                           "\"\\u12",
+                           "\"\\u12G4\"",
+                           "\"\\x\"",
+                           "tru",
+                           "nul",
+                           "1 2",
+                           "01x",
+                           "-",
+                           "+",
+                           "1e",
+                           ".",
+                           "--1",
+                           "\"a\nb\"",
+                           "[1}",
+                           "]",
+                           "1e999",
+                           "\"\\ud83d\\u0041\""})
     CHECK_FAILS(parse(text), "JSON");
   CHECK_FAILS(parse(std::string(100000, '[')), "nested too deeply");
   CHECK_FAILS(Json::parse("{}\0", 3), "JSON");
+  std::string many = "[0";
+  for (int i = 0; i < (1 << 22); ++i) many += ",0";
+  CHECK_FAILS(parse(many + "]"), "too many values");
 }
 
 TEST(integers_are_checked) {
@@ -57,7 +87,9 @@ TEST(quoting_and_parsing_are_inverse) {
   for (int i = 1; i < 128; ++i) all += static_cast<char>(i);
   all += "\u00e9\u4e2d\U0001F600";
   CHECK_EQ(parse(json_quote(all)).string(), all);
-  CHECK_EQ(json_quote("a\xFF" "b"), "\"a\uFFFDb\"");
+  CHECK_EQ(json_quote("a\xFF"
+                      "b"),
+           "\"a\uFFFDb\"");
 }
 
 TEST(random_bytes_never_crash) {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <map>
 
 #include "check.h"
 #include "kernel_sets.h"
@@ -19,22 +19,53 @@ namespace {
 
 constexpr float kUntouched = -12345.0f;
 
-struct Weights {
-  Matrix rows;     // as in a file
-  Matrix packed;   // for the vector sets
-  std::vector<uint8_t> source;
-  Buffer<uint8_t> panels;
-  std::vector<float> values;  // decoded [rows][cols]
+// A way to compute products: a kernel set, with or without its matrix unit.
+struct Way {
+  const Kernels *k;
+  bool wide;
+  std::string name() const { return std::string(k->name) + (wide ? " (wide)" : ""); }
+};
 
-  Weights(DType type, int64_t row_count, int64_t cols, Random *random) {
-    source = test::random_matrix(type, row_count, cols, 1.0f / std::sqrt(static_cast<float>(cols)), random);
-    rows = {source.data(), row_count, cols, type, Layout::Rows};
-    packed = {nullptr, row_count, cols, type, panel_layout(type, false)};
-    packed.data = panels.reserve(static_cast<size_t>(packed.panels()) * panel_bytes(packed));
-    pack_panels(type, source.data(), packed, 0, packed.panels(), panels.data());
-    values.resize(static_cast<size_t>(row_count * cols));
-    for (int64_t r = 0; r < row_count; ++r)
-      dequantize_row(type, source.data() + static_cast<size_t>(r) * panel_bytes(rows), &values[static_cast<size_t>(r * cols)], cols);
+std::vector<Way> ways() {
+  std::vector<Way> list;
+  for (const Kernels *k : test::kernel_sets()) {
+    list.push_back({k, false});
+    if (k->wide_tokens > 0) list.push_back({k, true});
+  }
+  return list;
+}
+
+struct Weights {
+  std::vector<uint8_t> source;
+  Matrix rows;                // as in a file
+  std::vector<float> values;  // decoded [rows][cols]
+  mutable std::map<Layout, Buffer<uint8_t>> panels;
+
+  Weights(DType type, int64_t row_count, int64_t cols, Random *random)
+      : source(test::random_matrix(type, row_count, cols, 1.0f / std::sqrt(static_cast<float>(cols)), random)),
+        rows{source.data(), row_count, cols, type, Layout::Rows} {
+    decode();
+  }
+
+  void decode() {
+    values.resize(static_cast<size_t>(rows.rows * rows.cols));
+    for (int64_t r = 0; r < rows.rows; ++r)
+      dequantize_row(rows.type, source.data() + static_cast<size_t>(r) * panel_bytes(rows),
+                     &values[static_cast<size_t>(r * rows.cols)], rows.cols);
+    panels.clear();
+  }
+
+  // As the set reads them.
+  Matrix packed(const Kernels &k) const {
+    Matrix m = rows;
+    m.layout = panel_layout(rows.type, k);
+    if (m.layout == Layout::Rows) return m;
+    Buffer<uint8_t> &buffer = panels[m.layout];
+    if (buffer.data() == nullptr)
+      pack_panels(rows.type, source.data(), m, 0, m.panels(),
+                  buffer.reserve(static_cast<size_t>(m.panels()) * panel_bytes(m)));
+    m.data = buffer.data();
+    return m;
   }
 };
 
@@ -51,6 +82,17 @@ std::vector<float> quantized(const std::vector<float> &x) {
   return out;
 }
 
+// The nearest bfloat16, ties to even or away from zero.
+std::vector<float> to_bfloat(std::vector<float> x, bool ties_away) {
+  for (float &value : x) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    bits = (bits + (ties_away || (bits >> 16 & 1) ? 0x8000 : 0x7FFF)) & 0xFFFF0000;
+    std::memcpy(&value, &bits, 4);
+  }
+  return x;
+}
+
 // Products of all tokens with all rows, and the sums of the products' magnitudes.
 struct Products {
   std::vector<double> value, magnitude;
@@ -61,7 +103,8 @@ struct Products {
       for (int64_t r = 0; r < rows; ++r) {
         double sum = 0, size = 0;
         for (int64_t k = 0; k < cols; ++k) {
-          const double p = static_cast<double>(w[static_cast<size_t>(r * cols + k)]) * x[static_cast<size_t>(t * cols + k)];
+          const double p =
+              static_cast<double>(w[static_cast<size_t>(r * cols + k)]) * x[static_cast<size_t>(t * cols + k)];
           sum += p;
           size += std::abs(p);
         }
@@ -71,33 +114,65 @@ struct Products {
   }
 };
 
+// What a way should compute, its roundings of inputs and weights included.
+Products expected_products(const Way &way, const Weights &w, const std::vector<float> &x) {
+  const Layout layout = w.packed(*way.k).layout;
+  const int64_t rows = w.rows.rows, cols = w.rows.cols;
+  if (way.wide) return {to_bfloat(w.values, layout != Layout::PanelsBF16), to_bfloat(x, false), rows, cols};
+  if (layout == Layout::PanelsBF16) return {to_bfloat(w.values, false), x, rows, cols};
+  return {w.values, is_int8(layout) ? quantized(x) : x, rows, cols};
+}
+
+// Rounding errors relative to the sum of the products' magnitudes. Q4_K's scales are rounded to half precision when
+// they are packed, 2^-11 of each; a value beside a tie may then fall to the other bfloat16.
+double tolerance_of(const Way &way, const Weights &w) {
+  if (way.k->tile_tokens == 0 || w.rows.type != DType::Q4_K) return 1e-5;
+  return way.wide ? 2e-3 : 6e-4;
+}
+
 // out[tokens][stride] = w x, tile by tile as the linear layers do it.
-void multiply(const Kernels &k, const Weights &w, const float *x, const Grid &grid, int64_t tokens, float *out, int64_t stride,
-              const Epilogue &epilogue) {
+void multiply(const Way &way, const Weights &w, const float *x, const Grid &grid, int64_t tokens, float *out,
+              int64_t stride, const Epilogue &epilogue) {
+  const Kernels &k = *way.k;
+  const Matrix m = w.packed(k);
+  const size_t cols = static_cast<size_t>(m.cols), groups = (cols + 63) / 64 * 2;
   if (k.tile_tokens == 0) {
-    std::vector<float> scratch(static_cast<size_t>(w.rows.cols));
-    k.multiply_rows(w.rows, x, grid, tokens, 0, w.rows.rows, out, Grid::rows(stride), epilogue, scratch.data());
+    std::vector<float> scratch(cols);
+    k.multiply_rows(m, x, grid, tokens, 0, m.rows, out, Grid::rows(stride), epilogue, scratch.data());
+    return;
+  }
+  if (way.wide) {
+    const size_t tile = static_cast<size_t>(wide_blocks(m.cols)) * kWideTile * kWideBlock,
+                 tiles = static_cast<size_t>((tokens + kWideTile - 1) / kWideTile);
+    Buffer<uint16_t> data(tile * tiles);
+    std::fill(data.data(), data.data() + data.capacity(), uint16_t{0x7FC0});  // NaN: what is not packed must not matter
+    for (size_t t = 0; t < tiles; ++t) {
+      const int64_t first = static_cast<int64_t>(t) * kWideTile;
+      k.pack_wide(x, grid, first, static_cast<int>(std::min<int64_t>(kWideTile, tokens - first)), m.cols,
+                  data.data() + t * tile);
+    }
+    Buffer<uint8_t> scratch(wide_scratch(m.cols));
+    k.multiply_wide(m, data.data(), 0, tokens, 0, m.panels(), out, Grid::rows(stride), epilogue, scratch.data());
     return;
   }
   const int T = k.tile_tokens;
-  const size_t cols = static_cast<size_t>(w.rows.cols), groups = (cols + 63) / 64 * 2;
   Buffer<uint8_t> int8_tile(groups * int8_group_bytes(T));
   Buffer<float> float_tile(cols * static_cast<size_t>(T));
   for (int64_t first = 0; first < tokens; first += T) {
     const int count = static_cast<int>(std::min<int64_t>(T, tokens - first));
     const void *tile = nullptr;
-    if (is_int8(w.packed.layout)) {
-      std::memset(int8_tile.data(), 0x7F, int8_tile.capacity());  // what is not packed must not matter
-      k.pack_int8(x, grid, first, count, w.rows.cols, int8_tile.data());
+    if (is_int8(m.layout)) {
+      std::memset(int8_tile.data(), 0x7F, int8_tile.capacity());
+      k.pack_int8(x, grid, first, count, m.cols, int8_tile.data());
       tile = int8_tile.data();
     } else {
       std::fill(float_tile.data(), float_tile.data() + float_tile.capacity(), NAN);
-      k.pack_float(x, grid, first, count, w.rows.cols, float_tile.data());
+      k.pack_float(x, grid, first, count, m.cols, float_tile.data());
       tile = float_tile.data();
     }
     std::vector<int64_t> offsets;
     for (int i = 0; i < count; ++i) offsets.push_back((first + i) * stride);
-    k.multiply(w.packed, tile, count, 0, w.packed.panels(), out, offsets.data(), epilogue);
+    k.multiply(m, tile, count, 0, m.panels(), out, offsets.data(), epilogue);
   }
 }
 
@@ -115,20 +190,19 @@ double gelu_of(double x) {
 }
 
 void check_products(DType type, int64_t cols) {
-  constexpr int64_t kTokens = 25;
   Random random(static_cast<uint64_t>(cols) * 131 + static_cast<uint64_t>(type));
   for (const int64_t rows : {1, 16, 40, 100}) {
+    if (cols > 1000 && rows != 40) continue;  // long rows take time
     const Weights w(type, rows, cols, &random);
-    const std::vector<float> x = random.normals(static_cast<size_t>(kTokens * cols));
-    const Products exact(w.values, x, rows, cols), emulated(w.values, quantized(x), rows, cols);
-    for (const Kernels *k : test::kernel_sets()) {
-      const bool int8 = k->tile_tokens > 0 && is_int8(w.packed.layout);
-      const Products &expected = int8 ? emulated : exact;
-      const int64_t stride = rows + 3;
-      for (int64_t tokens = 1; tokens <= kTokens; ++tokens) {
+    for (const Way &way : ways()) {
+      const int64_t most = way.wide ? 67 : 25, stride = rows + 3;
+      const std::vector<float> x = random.normals(static_cast<size_t>(most * cols));
+      const Products expected = expected_products(way, w, x);
+      std::vector<float> dense;
+      for (int64_t tokens = 1; tokens <= most; tokens += way.wide && tokens > 2 ? 7 : 1) {
         std::vector<float> out(static_cast<size_t>(tokens * stride), kUntouched);
-        multiply(*k, w, x.data(), Grid::rows(cols), tokens, out.data(), stride, {});
-        std::vector<float> dense;
+        multiply(way, w, x.data(), Grid::rows(cols), tokens, out.data(), stride, {});
+        dense.clear();
         int wrong = 0;
         for (int64_t t = 0; t < tokens; ++t)
           for (int64_t r = 0; r < stride; ++r) {
@@ -139,18 +213,18 @@ void check_products(DType type, int64_t cols) {
             }
             dense.push_back(got);
             const size_t at = static_cast<size_t>(t * rows + r);
-            // Q4_K's scales are rounded to half precision when they are packed: 2^-11 of each.
-            const double tolerance = expected.magnitude[at] * (int8 && type == DType::Q4_K ? 6e-4 : 1e-5) + 1e-9;
-            wrong += !(std::abs(got - expected.value[at]) <= tolerance);
+            wrong += !(std::abs(got - expected.value[at]) <= tolerance_of(way, w) * expected.magnitude[at] + 1e-9);
           }
         if (wrong > 0)
-          test::failed(__FILE__, __LINE__, std::string(k->name) + " " + type_name(type) + ": " + std::to_string(wrong) + " wrong results of " +
-                                               std::to_string(tokens) + " tokens x " + std::to_string(rows) + " rows, " + std::to_string(cols) + " inputs");
-        if (tokens == kTokens && rows == 100) {
-          const double error = relative_rms(dense, exact.value);
-          if (!(error <= 0.02)) test::failed(__FILE__, __LINE__, std::string(k->name) + ": relative error " + test::shown(error));
-        }
+          test::failed(__FILE__, __LINE__,
+                       way.name() + " " + type_name(type) + ": " + std::to_string(wrong) + " wrong results of " +
+                           std::to_string(tokens) + " tokens x " + std::to_string(rows) + " rows, " +
+                           std::to_string(cols) + " inputs");
       }
+      if (rows < 100 || cols < 32) continue;
+      const Products exact(w.values, x, rows, cols);
+      const double error = relative_rms(dense, exact.value);
+      if (!(error <= 0.02)) test::failed(__FILE__, __LINE__, way.name() + ": relative error " + test::shown(error));
     }
   }
 }
@@ -184,17 +258,17 @@ TEST(products_of_extreme_values) {
     Weights w(type, kRows, kCols, &random);
     const size_t bytes = static_cast<size_t>(block_shape(type).bytes), header = type == DType::Q4_1 ? 4 : 2;
     for (size_t at = 0; at < w.source.size(); ++at)
-      if (at % bytes >= header) w.source[at] = type == DType::Q8_0 ? (at % 3 ? 0x80 : 0x7F) : (at / bytes % 2 ? 0xFF : 0x00);
-    pack_panels(type, w.source.data(), w.packed, 0, w.packed.panels(), w.panels.data());
-    for (int64_t r = 0; r < kRows; ++r)
-      dequantize_row(type, w.source.data() + static_cast<size_t>(r) * panel_bytes(w.rows), &w.values[static_cast<size_t>(r * kCols)], kCols);
+      if (at % bytes >= header)
+        w.source[at] = type == DType::Q8_0 ? (at % 3 ? 0x80 : 0x7F) : (at / bytes % 2 ? 0xFF : 0x00);
+    w.decode();
     std::vector<float> x(static_cast<size_t>(7 * kCols));
     for (size_t i = 0; i < x.size(); ++i) x[i] = i / static_cast<size_t>(kCols) % 2 ? 127.0f : i % 5 ? -127.0f : 127.0f;
-    const Products expected(w.values, x, kRows, kCols);
-    for (const Kernels *k : test::kernel_sets()) {
+    for (const Way &way : ways()) {
+      const Products expected = expected_products(way, w, x);
       std::vector<float> out(static_cast<size_t>(7 * kRows));
-      multiply(*k, w, x.data(), Grid::rows(kCols), 7, out.data(), kRows, {});
-      for (size_t i = 0; i < out.size(); ++i) CHECK_NEAR(out[i], expected.value[i], 1e-5 * expected.magnitude[i] + 1e-6);
+      multiply(way, w, x.data(), Grid::rows(kCols), 7, out.data(), kRows, {});
+      for (size_t i = 0; i < out.size(); ++i)
+        CHECK_NEAR(out[i], expected.value[i], 1e-5 * expected.magnitude[i] + 1e-6);
     }
   }
 }
@@ -204,9 +278,9 @@ TEST(zero_tokens_give_zero) {
   for (const DType type : {DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q4_K, DType::F16, DType::F32}) {
     const Weights w(type, 20, 256, &random);
     const std::vector<float> x(3 * 256);
-    for (const Kernels *k : test::kernel_sets()) {
+    for (const Way &way : ways()) {
       std::vector<float> out(3 * 20, kUntouched);
-      multiply(*k, w, x.data(), Grid::rows(256), 3, out.data(), 20, {});
+      multiply(way, w, x.data(), Grid::rows(256), 3, out.data(), 20, {});
       for (const float value : out) CHECK_EQ(value, 0.0f);
     }
   }
@@ -218,9 +292,9 @@ TEST(tiny_and_non_finite_activations_do_no_harm) {
   for (const float scale : {1e-45f, 1e-40f, 3e-38f, 1e38f, INFINITY, NAN}) {
     std::vector<float> x = random.normals(5 * 64);
     for (float &value : x) value *= scale;
-    for (const Kernels *k : test::kernel_sets()) {
+    for (const Way &way : ways()) {
       std::vector<float> out(5 * 20, kUntouched);
-      multiply(*k, w, x.data(), Grid::rows(64), 5, out.data(), 20, {});
+      multiply(way, w, x.data(), Grid::rows(64), 5, out.data(), 20, {});
       for (const float value : out) CHECK(value != kUntouched && (!(scale < 1e-30f) || std::abs(value) < 1e-25f));
     }
   }
@@ -238,7 +312,8 @@ TEST(products_over_windows_of_a_map) {
       for (int64_t x = 0; x < out_width; ++x)
         for (int64_t i = 0; i < 3; ++i)
           for (int64_t j = 0; j < 3; ++j)
-            for (int64_t c = 0; c < channels; ++c) windows.push_back(map[static_cast<size_t>((2 * y + i) * row + (2 * x + j) * channels + c)]);
+            for (int64_t c = 0; c < channels; ++c)
+              windows.push_back(map[static_cast<size_t>((2 * y + i) * row + (2 * x + j) * channels + c)]);
     Grid grid;
     grid.inner = out_width;
     grid.outer_stride = 2 * row;
@@ -247,11 +322,12 @@ TEST(products_over_windows_of_a_map) {
     grid.segment_stride = row;
     for (const DType type : {DType::F16, DType::F32}) {
       const Weights w(type, 24, cols, &random);
-      const Products expected(w.values, windows, 24, cols);
-      for (const Kernels *k : test::kernel_sets()) {
+      for (const Way &way : ways()) {
+        const Products expected = expected_products(way, w, windows);
         std::vector<float> out(static_cast<size_t>(out_height * out_width * 24), kUntouched);
-        multiply(*k, w, map.data(), grid, out_height * out_width, out.data(), 24, {});
-        for (size_t i = 0; i < out.size(); ++i) CHECK_NEAR(out[i], expected.value[i], 1e-5 * expected.magnitude[i] + 1e-7);
+        multiply(way, w, map.data(), grid, out_height * out_width, out.data(), 24, {});
+        for (size_t i = 0; i < out.size(); ++i)
+          CHECK_NEAR(out[i], expected.value[i], 1e-5 * expected.magnitude[i] + 1e-7);
       }
     }
   }
@@ -270,13 +346,13 @@ TEST(int8_tokens_over_segments) {
   std::vector<float> tokens;
   for (int64_t t = 0; t < 9; ++t)
     for (int64_t s = 0; s < 3; ++s)
-      for (int64_t i = 0; i < kSegment; ++i) tokens.push_back(map[static_cast<size_t>(t / 3 * 500 + t % 3 * 70 + s * 1000 + i)]);
+      for (int64_t i = 0; i < kSegment; ++i)
+        tokens.push_back(map[static_cast<size_t>(t / 3 * 500 + t % 3 * 70 + s * 1000 + i)]);
   const Weights w(DType::Q8_0, 33, kCols, &random);
-  const Products expected(w.values, quantized(tokens), 33, kCols);
-  for (const Kernels *k : test::kernel_sets()) {
-    if (k->tile_tokens == 0) continue;
+  for (const Way &way : ways()) {
+    const Products expected = expected_products(way, w, tokens);
     std::vector<float> out(9 * 33);
-    multiply(*k, w, map.data(), grid, 9, out.data(), 33, {});
+    multiply(way, w, map.data(), grid, 9, out.data(), 33, {});
     for (size_t i = 0; i < out.size(); ++i) CHECK_NEAR(out[i], expected.value[i], 1e-5 * expected.magnitude[i] + 1e-7);
   }
 }
@@ -289,13 +365,12 @@ TEST(epilogues) {
       const Weights w(type, rows, kCols, &random);
       const std::vector<float> x = random.normals(kTokens * kCols), bias = random.normals(static_cast<size_t>(rows)),
                                before = random.normals(static_cast<size_t>(kTokens * rows));
-      for (const Kernels *k : test::kernel_sets()) {
-        const bool int8 = k->tile_tokens > 0 && is_int8(w.packed.layout);
-        const Products product(w.values, int8 ? quantized(x) : x, rows, kCols);
+      for (const Way &way : ways()) {
+        const Products product = expected_products(way, w, x);
         for (int mode = 0; mode < 8; ++mode) {
           const Epilogue e{mode & 1 ? bias.data() : nullptr, (mode & 2) != 0, (mode & 4) != 0};
           std::vector<float> out = before;
-          multiply(*k, w, x.data(), Grid::rows(kCols), kTokens, out.data(), rows, e);
+          multiply(way, w, x.data(), Grid::rows(kCols), kTokens, out.data(), rows, e);
           for (size_t i = 0; i < out.size(); ++i) {
             double expected = product.value[i] + (mode & 1 ? bias[i % static_cast<size_t>(rows)] : 0);
             if (mode & 2) expected = gelu_of(expected);
@@ -312,13 +387,13 @@ TEST(products_of_a_range_of_panels) {
   const Weights w(DType::Q4_0, 100, 96, &random);
   const std::vector<float> x = random.normals(2 * 96);
   for (const Kernels *k : test::kernel_sets()) {
-    std::vector<float> whole(200), parts(200, kUntouched);
-    multiply(*k, w, x.data(), Grid::rows(96), 2, whole.data(), 100, {});
     if (k->tile_tokens == 0) continue;
+    std::vector<float> whole(200), parts(200, kUntouched);
+    multiply({k, false}, w, x.data(), Grid::rows(96), 2, whole.data(), 100, {});
     Buffer<uint8_t> tile(4 * int8_group_bytes(k->tile_tokens));
     k->pack_int8(x.data(), Grid::rows(96), 0, 2, 96, tile.data());
     const int64_t offsets[2] = {0, 100};
-    k->multiply(w.packed, tile.data(), 2, 2, 5, parts.data(), offsets, {});
+    k->multiply(w.packed(*k), tile.data(), 2, 2, 5, parts.data(), offsets, {});
     for (size_t i = 0; i < 200; ++i) CHECK_EQ(parts[i], i % 100 >= 32 && i % 100 < 80 ? whole[i] : kUntouched);
   }
 }
@@ -328,11 +403,14 @@ TEST(layer_norm_and_rms_norm) {
     for (const int64_t n : {1, 2, 7, 8, 15, 16, 17, 33, 96, 128, 100, 896, 1025}) {
       Random random(static_cast<uint64_t>(n));
       const size_t size = static_cast<size_t>(n);
-      std::vector<float> x = random.normals(size, 3), weight = random.normals(size), bias = random.normals(size), out(size + 1, kUntouched);
+      std::vector<float> x = random.normals(size, 3), weight = random.normals(size), bias = random.normals(size),
+                         out(size + 1, kUntouched);
       for (float &value : x) value += 2;
       double mean = 0, variance = 0, squares = 0;
       for (const float value : x) mean += value / static_cast<double>(n);
-      for (const float value : x) variance += (value - mean) * (value - mean) / static_cast<double>(n), squares += static_cast<double>(value) * value / static_cast<double>(n);
+      for (const float value : x)
+        variance += (value - mean) * (value - mean) / static_cast<double>(n),
+            squares += static_cast<double>(value) * value / static_cast<double>(n);
       k->layer_norm(x.data(), weight.data(), bias.data(), 1e-5f, n, out.data());
       for (size_t i = 0; i < size; ++i) {
         const double expected = (x[i] - mean) / std::sqrt(variance + 1e-5) * weight[i] + bias[i];
@@ -356,7 +434,8 @@ TEST(gelu_is_the_exact_one) {
       std::vector<float> x(static_cast<size_t>(n) + 1, kUntouched);
       for (int i = 0; i < n; ++i) x[static_cast<size_t>(i)] = static_cast<float>(i - 20) / 5;
       k->gelu(x.data(), n);
-      for (int i = 0; i < n; ++i) CHECK_NEAR(x[static_cast<size_t>(i)], gelu_of(static_cast<double>(static_cast<float>(i - 20) / 5)), 1e-6);
+      for (int i = 0; i < n; ++i)
+        CHECK_NEAR(x[static_cast<size_t>(i)], gelu_of(static_cast<double>(static_cast<float>(i - 20) / 5)), 1e-6);
       CHECK_EQ(x[static_cast<size_t>(n)], kUntouched);
     }
     std::vector<float> x;
@@ -364,7 +443,8 @@ TEST(gelu_is_the_exact_one) {
     std::vector<float> y = x;
     k->gelu(y.data(), static_cast<int64_t>(y.size()));
     double worst = 0;
-    for (size_t i = 0; i < x.size(); ++i) worst = std::max(worst, std::abs(y[i] - gelu_of(x[i])) / std::max(1.0, std::abs(static_cast<double>(x[i]))));
+    for (size_t i = 0; i < x.size(); ++i)
+      worst = std::max(worst, std::abs(y[i] - gelu_of(x[i])) / std::max(1.0, std::abs(static_cast<double>(x[i]))));
     CHECK(worst < 5e-7);
     std::vector<float> far = {1e30f, -1e30f, 100, -100, 0};
     k->gelu(far.data(), 5);
@@ -388,10 +468,13 @@ TEST(silu_times_up) {
         CHECK_NEAR(out[i], expected, 1e-6 * (std::abs(expected) + 0.1));
       }
       CHECK_EQ(out[static_cast<size_t>(n)], kUntouched);
-      const std::vector<float> ends = {200, -200, 88.5f, -88.5f, 0, 1000, -1000, 3, 200, -200, 88.5f, -88.5f, 0, 1000, -1000, 3}, ones(16, 1);
+      const std::vector<float> ends = {200, -200, 88.5f, -88.5f, 0, 1000, -1000, 3,
+                                       200, -200, 88.5f, -88.5f, 0, 1000, -1000, 3},
+                               ones(16, 1);
       std::vector<float> result(16);
       k->silu_mul(ends.data(), ones.data(), 16, result.data());
-      for (size_t i = 0; i < 16; ++i) CHECK_NEAR(result[i], ends[i] > 0 ? ends[i] / (1 + std::exp(-static_cast<double>(ends[i]))) : 0.0, 1e-4);
+      for (size_t i = 0; i < 16; ++i)
+        CHECK_NEAR(result[i], ends[i] > 0 ? ends[i] / (1 + std::exp(-static_cast<double>(ends[i]))) : 0.0, 1e-4);
     }
 }
 
@@ -434,7 +517,8 @@ TEST(sgemm_with_strides) {
         for (const int depth : {1, 3, 16, 97}) {
           const int lda = depth + 5, ldb = n + 16, ldc = n + 3;
           Random random(static_cast<uint64_t>(m * 1000 + n + depth));
-          const auto a = random.normals(static_cast<size_t>(m * lda)), b = random.normals(static_cast<size_t>(depth * ldb));
+          const auto a = random.normals(static_cast<size_t>(m * lda)),
+                     b = random.normals(static_cast<size_t>(depth * ldb));
           std::vector<float> c(static_cast<size_t>(m * ldc), kUntouched);
           k->sgemm(m, n, depth, 0.5f, a.data(), lda, b.data(), ldb, c.data(), ldc);
           int wrong = 0;
@@ -453,7 +537,10 @@ TEST(sgemm_with_strides) {
               }
               wrong += !(std::abs(got - sum) <= 2e-6 * size + 1e-9);
             }
-          if (wrong > 0) test::failed(__FILE__, __LINE__, std::string(k->name) + ": " + std::to_string(wrong) + " wrong of " + std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(depth));
+          if (wrong > 0)
+            test::failed(__FILE__, __LINE__,
+                         std::string(k->name) + ": " + std::to_string(wrong) + " wrong of " + std::to_string(m) +
+                             " x " + std::to_string(n) + " x " + std::to_string(depth));
         }
 }
 
@@ -469,7 +556,8 @@ TEST(attention_over_the_cache) {
         CHECK_EQ(cache.back(), 0xAB);
         std::vector<float> back(positions * d), scores(positions + 1, kUntouched), sum(d + 1, 1.0f);
         for (size_t i = 0; i < positions; ++i) k->kv_load(cache.data() + i * d * k->kv_bytes, dim, back.data() + i * d);
-        for (size_t i = 0; i < back.size(); ++i) CHECK_EQ(back[i], k->kv_bytes == 4 ? x[i] : half_to_float(float_to_half(x[i])));
+        for (size_t i = 0; i < back.size(); ++i)
+          CHECK_EQ(back[i], k->kv_bytes == 4 ? x[i] : half_to_float(float_to_half(x[i])));
         k->kv_scores(q.data(), cache.data(), count, dim, 0.25f, scores.data());
         for (size_t i = 0; i < positions; ++i) {
           double dot = 0;

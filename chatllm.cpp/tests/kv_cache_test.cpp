@@ -12,7 +12,9 @@ TEST(no_two_vectors_overlap_and_growth_keeps_them) {
   constexpr int64_t kLayers = 2, kHeads = 3, kDim = 5, kPositions = 150;
   constexpr size_t kElement = 2;
   KvCache cache(kLayers, kHeads, kDim, kElement);
-  auto stamp = [](int64_t l, int64_t h, int64_t p, int kind) { return static_cast<uint8_t>(l * 97 + h * 31 + p * 7 + kind * 13); };
+  auto stamp = [](int64_t l, int64_t h, int64_t p, int kind) {
+    return static_cast<uint8_t>(l * 97 + h * 31 + p * 7 + kind * 13);
+  };
   for (int64_t p = 0; p < kPositions; ++p) {
     cache.reserve(p + 1);
     for (int64_t l = 0; l < kLayers; ++l)

@@ -35,7 +35,8 @@ TEST(a_loop_after_other_text) {
   test::Random random(1);
   std::vector<int> text;
   for (int i = 0; i < 137; ++i) text.push_back(static_cast<int>(random.below(1000)));
-  CHECK_EQ(tokens_until_loop(3000, [&](int i) { return i < 137 ? text[static_cast<size_t>(i)] : 5000 + i % 3; }), 137 + 63);
+  CHECK_EQ(tokens_until_loop(3000, [&](int i) { return i < 137 ? text[static_cast<size_t>(i)] : 5000 + i % 3; }),
+           137 + 63);
 }
 
 TEST(an_interruption_starts_the_count_again) {

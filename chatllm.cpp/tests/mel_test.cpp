@@ -18,7 +18,8 @@ std::vector<std::vector<double>> filter_bank(int bins) {
   const double top = 15 + std::log(8.0) / (std::log(6.4) / 27);
   std::vector<std::vector<double>> bank;
   for (int m = 0; m < bins; ++m) {
-    const double a = hertz(top * m / (bins + 1)), b = hertz(top * (m + 1) / (bins + 1)), c = hertz(top * (m + 2) / (bins + 1));
+    const double a = hertz(top * m / (bins + 1)), b = hertz(top * (m + 1) / (bins + 1)),
+                 c = hertz(top * (m + 2) / (bins + 1));
     std::vector<double> weights;
     for (int k = 0; k <= 200; ++k) {
       const double f = 40.0 * k;
@@ -67,7 +68,9 @@ void compare(const std::vector<float> &pcm, int bins, int threads, double tolera
   mel.compute(pcm.data(), static_cast<int64_t>(pcm.size()), out.data(), pool);
   double worst = 0;
   for (size_t i = 0; i < expected.size(); ++i) worst = std::max(worst, std::abs(out[i] - expected[i]));
-  if (!(worst <= tolerance)) test::failed(__FILE__, __LINE__, "largest difference " + test::shown(worst) + " for " + std::to_string(pcm.size()) + " samples");
+  if (!(worst <= tolerance))
+    test::failed(__FILE__, __LINE__,
+                 "largest difference " + test::shown(worst) + " for " + std::to_string(pcm.size()) + " samples");
   CHECK_EQ(out.back(), -99.0f);
 }
 
@@ -88,7 +91,8 @@ TEST(clips_shorter_than_the_window) {
 
 TEST(every_count_of_frames_in_a_batch) {
   auto pcm = test::sound(0.4, 4);
-  for (size_t frames = 1; frames <= 34; frames += 3) compare({pcm.begin(), pcm.begin() + static_cast<std::ptrdiff_t>(frames * 160)}, 40, 2, 2e-4);
+  for (size_t frames = 1; frames <= 34; frames += 3)
+    compare({pcm.begin(), pcm.begin() + static_cast<std::ptrdiff_t>(frames * 160)}, 40, 2, 2e-4);
 }
 
 TEST(silence_and_a_click) {
@@ -107,7 +111,8 @@ TEST(a_sine_peaks_at_its_own_bin) {
   const LogMel mel(128);
   for (const double frequency : {250.0, 1000.0, 3000.0, 7000.0}) {
     std::vector<float> pcm(16000);
-    for (size_t i = 0; i < pcm.size(); ++i) pcm[i] = static_cast<float>(0.5 * std::sin(2 * kPi * frequency * static_cast<double>(i) / 16000));
+    for (size_t i = 0; i < pcm.size(); ++i)
+      pcm[i] = static_cast<float>(0.5 * std::sin(2 * kPi * frequency * static_cast<double>(i) / 16000));
     std::vector<float> out(12800);
     mel.compute(pcm.data(), 16000, out.data(), pool);
     int best = 0;

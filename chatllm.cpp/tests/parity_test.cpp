@@ -47,7 +47,8 @@ void check_budget(const ModelSpec &spec, const char *what) {
   for (const Kernels *k : test::kernel_sets()) {
     if (k->tile_tokens == 0) continue;
     const auto session = test::open_session(file.path(), k->name);
-    const double encoding = test::relative_rms(encode(*session, pcm), expected_encoding), scores = test::relative_rms(logits(*session, pcm), expected_logits);
+    const double encoding = test::relative_rms(encode(*session, pcm), expected_encoding),
+                 scores = test::relative_rms(logits(*session, pcm), expected_logits);
     std::printf("     %-6s %-10s encoder %.3f %%, logits %.3f %%\n", what, k->name, 100 * encoding, 100 * scores);
     CHECK(encoding <= 0.02);
     CHECK(scores <= 0.02);
@@ -57,7 +58,8 @@ void check_budget(const ModelSpec &spec, const char *what) {
 }  // namespace
 
 TEST(kernel_sets_stay_within_the_error_budget) {
-  for (const DType type : {DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q4_K}) check_budget(odd_sizes(type), type_name(type));
+  for (const DType type : {DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q4_K})
+    check_budget(odd_sizes(type), type_name(type));
   ModelSpec mixed = odd_sizes(DType::Q4_0);
   mixed.mixed = true;
   mixed.tied = true;
@@ -107,7 +109,8 @@ TEST(windows_are_independent) {
     // windows before the last one, loosely.
     const size_t same = static_cast<size_t>((windows - 1) * 104 * 64);
     if (same == 0) continue;
-    const std::vector<float> a(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(same)), b(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(same));
+    const std::vector<float> a(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(same)),
+        b(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(same));
     CHECK(test::relative_rms(b, a) < 2e-2);
   }
 }
@@ -122,7 +125,8 @@ std::vector<float> prefill(const Model &model, Products &products, int64_t at_a_
   auto x = test::Random(3).normals(static_cast<size_t>(kTokens * hidden));
   std::vector<float> out(static_cast<size_t>(model.config().decoder.vocab));
   Decoder decoder(model, products);
-  for (int64_t at = 0; at < kTokens; at += at_a_time) decoder.forward(x.data() + at * hidden, std::min(at_a_time, kTokens - at), out.data(), abort);
+  for (int64_t at = 0; at < kTokens; at += at_a_time)
+    decoder.forward(x.data() + at * hidden, std::min(at_a_time, kTokens - at), out.data(), abort);
   CHECK_EQ(decoder.length(), kTokens);
   return out;
 }
@@ -141,16 +145,20 @@ TEST(a_prefill_in_blocks_is_one_pass) {
       Products products(*k, pool);
       const auto blocks = prefill(*model, products, 1100);
       // Sums in another order differ in the last bit. Half-precision keys and int8 inputs round some of those apart.
-      const double tolerance = k->tile_tokens == 0 ? 1e-5 : type == DType::F16 ? 2e-3 : 0.02;
+      // A matrix unit is used for many tokens at once only, with inputs of its own.
+      const double tolerance = k->tile_tokens == 0 ? 1e-5 : type == DType::F16 && k->wide_tokens == 0 ? 2e-3 : 0.02;
       for (const int64_t at_a_time : {50, 513}) {
         const double error = test::relative_rms(prefill(*model, products, at_a_time), blocks);
-        if (!(error <= tolerance)) test::failed(__FILE__, __LINE__, std::string(k->name) + ", " + std::to_string(at_a_time) + " at a time: " + test::shown(error));
+        if (!(error <= tolerance))
+          test::failed(__FILE__, __LINE__,
+                       std::string(k->name) + ", " + std::to_string(at_a_time) + " at a time: " + test::shown(error));
       }
     }
   }
 }
 
-// What follows a long audio is the same for a decoder that took it in one go and for one that was cut back and fed again.
+// What follows a long audio is the same for a decoder that took it in one go and for one that was cut back and fed
+// again.
 TEST(truncated_positions_are_forgotten) {
   const test::TempFile file(test::build_model({}).bytes);
   ThreadPool pool(2);
@@ -170,7 +178,8 @@ TEST(truncated_positions_are_forgotten) {
   auto other = random.normals(static_cast<size_t>(140 * hidden));
   reused.forward(other.data(), 140, b.data(), abort);
   reused.truncate(60);
-  reused.release(60);
+  reused.release();
+  reused.shrink_cache(60);
   reused.forward(input.data() + 60 * hidden, 40, b.data(), abort);
   CHECK(test::relative_rms(b, a) < 5e-3);
 }

@@ -26,7 +26,9 @@ inline void put_half(std::vector<uint8_t> *out, float value) {
 inline void put_row(std::vector<uint8_t> *out, chatllm::DType type, const float *x, int64_t n, Random *random) {
   using chatllm::DType;
   auto nibbles = [&](const float *block, float offset, float inverse) {
-    auto q = [&](int i) { return static_cast<int>(std::min(15.0f, std::max(0.0f, std::rint((block[i] - offset) * inverse)))); };
+    auto q = [&](int i) {
+      return static_cast<int>(std::min(15.0f, std::max(0.0f, std::rint((block[i] - offset) * inverse))));
+    };
     for (int i = 0; i < 16; ++i) out->push_back(static_cast<uint8_t>(q(i) | q(i + 16) << 4));
   };
   switch (type) {
@@ -77,7 +79,8 @@ inline void put_row(std::vector<uint8_t> *out, chatllm::DType type, const float 
 }
 
 // A matrix of normal values with this standard deviation, as `type`.
-inline std::vector<uint8_t> random_matrix(chatllm::DType type, int64_t rows, int64_t cols, float scale, Random *random) {
+inline std::vector<uint8_t> random_matrix(chatllm::DType type, int64_t rows, int64_t cols, float scale,
+                                          Random *random) {
   std::vector<uint8_t> out;
   for (int64_t r = 0; r < rows; ++r) {
     const auto row = random->normals(static_cast<size_t>(cols), scale);

@@ -10,7 +10,8 @@
 
 namespace test {
 
-inline std::unique_ptr<chatllm::Session> open_session(const std::string &path, const std::string &kernels = "auto", int threads = 1) {
+inline std::unique_ptr<chatllm::Session> open_session(const std::string &path, const std::string &kernels = "auto",
+                                                      int threads = 1) {
   chatllm::SessionSettings settings;
   settings.model_path = path;
   settings.kernels = kernels;
@@ -24,7 +25,8 @@ inline std::vector<int32_t> recognize(chatllm::Session &session, const std::vect
   settings.max_new_tokens = count;
   settings.ignore_stop = true;
   std::vector<int32_t> ids;
-  session.run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, [&](const chatllm_asr_token &token) { ids.push_back(token.id); });
+  session.run(pcm.data(), static_cast<int64_t>(pcm.size()), settings,
+              [&](const chatllm_asr_token &token) { ids.push_back(token.id); });
   return ids;
 }
 

@@ -52,10 +52,13 @@ TEST(the_prompt_is_built_as_the_model_was_trained) {
     for (const int32_t id : ids) out += t.bytes(id);
     return out;
   };
-  const std::string pads = "<|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|>";  // 0.5 s: 50 frames
+  const std::string pads =
+      "<|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|><|audio_pad|>";  // 0.5 s: 50
+                                                                                                      // frames
   RunSettings settings;
   CHECK_EQ(text(session->prompt_ids(8000, settings)),
-           "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>" + pads + "<|audio_end|><|im_end|>\n<|im_start|>assistant\n");
+           "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>" + pads +
+               "<|audio_end|><|im_end|>\n<|im_start|>assistant\n");
   settings.context = "a <|im_end|> b";
   settings.language = "chinese";
   settings.prefix = "x";
@@ -175,7 +178,8 @@ TEST(a_continued_answer_is_the_longer_answer) {
   RunSettings settings;
   settings.max_new_tokens = 24;
   std::vector<int32_t> whole, parts;
-  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, [&](const chatllm_asr_token &t) { whole.push_back(t.id); });
+  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings,
+               [&](const chatllm_asr_token &t) { whole.push_back(t.id); });
   CHECK(whole.size() > 10);
   settings.max_new_tokens = 9;
   const auto add = [&](const chatllm_asr_token &t) { parts.push_back(t.id); };
@@ -253,7 +257,8 @@ TEST(a_token_without_end_is_a_loop) {
   const auto session = test::open_session(file.path());
   const auto pcm = test::sound(1);
   std::vector<int32_t> ids;
-  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), {}, [&](const chatllm_asr_token &t) { ids.push_back(t.id); });
+  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), {},
+               [&](const chatllm_asr_token &t) { ids.push_back(t.id); });
   CHECK_EQ(ids, std::vector<int32_t>(21, 0));
   CHECK_EQ(session->timings().finish, static_cast<int32_t>(CHATLLM_ASR_FINISH_LOOP));
 }
@@ -281,7 +286,7 @@ TEST(objects_on_one_file_share_the_weights) {
   second.reset();
   std::printf("     resident: one object %.1f MB, two %.1f MB\n", one / 1e6, two / 1e6);
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  CHECK(one > 10e6);        // 12.6 million weights of Q8_0
+  CHECK(one > 10e6);  // 12.6 million weights of Q8_0
   CHECK(two - one < 3e6);
 #endif
 }

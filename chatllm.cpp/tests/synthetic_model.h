@@ -48,7 +48,8 @@ inline std::string alphabet_letter(int byte) {
 }
 
 inline std::vector<std::string> special_tokens() {
-  return {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>"};
+  return {"<|endoftext|>", "<|im_start|>",  "<|im_end|>", "<|audio_start|>",
+          "<|audio_end|>", "<|audio_pad|>", "<asr_text>"};
 }
 
 class ModelWriter {
@@ -104,11 +105,14 @@ class ModelWriter {
     std::string specials;
     int id = vocabulary_;
     for (const std::string &name : special_tokens())
-      specials += (specials.empty() ? "\"" : ", \"") + std::to_string(id++) + "\": {\"content\": \"" + name + "\", \"special\": true}";
-    return "{\"model_name\": \"synthetic\", \"config.json\": {\"thinker_config\": {\"audio_config\": {" + field("d_model", s_.d_model) + ", " +
-           field("encoder_layers", s_.encoder_layers) + ", " + field("encoder_attention_heads", s_.encoder_heads) + ", " +
-           field("encoder_ffn_dim", s_.encoder_ffn) + ", " + field("output_dim", s_.hidden) + ", " + field("downsample_hidden_size", s_.conv_channels) +
-           ", " + field("num_mel_bins", s_.mel_bins) + ", " + field("n_window", s_.n_window) + ", " + field("n_window_infer", s_.n_window_infer) +
+      specials += (specials.empty() ? "\"" : ", \"") + std::to_string(id++) + "\": {\"content\": \"" + name +
+                  "\", \"special\": true}";
+    return "{\"model_name\": \"synthetic\", \"config.json\": {\"thinker_config\": {\"audio_config\": {" +
+           field("d_model", s_.d_model) + ", " + field("encoder_layers", s_.encoder_layers) + ", " +
+           field("encoder_attention_heads", s_.encoder_heads) + ", " + field("encoder_ffn_dim", s_.encoder_ffn) + ", " +
+           field("output_dim", s_.hidden) + ", " + field("downsample_hidden_size", s_.conv_channels) + ", " +
+           field("num_mel_bins", s_.mel_bins) + ", " + field("n_window", s_.n_window) + ", " +
+           field("n_window_infer", s_.n_window_infer) +
            "}, \"text_config\": {\"rms_norm_eps\": 1e-06}}, \"support_languages\": [\"Chinese\", \"English\"]}, "
            "\"tokenizer_config.json\": {\"added_tokens_decoder\": {" +
            specials + "}}}";
@@ -117,7 +121,9 @@ class ModelWriter {
   void configuration() {
     i32(chatllm::kModelQwen3Asr);
     i32(1);
-    for (const int value : {static_cast<int>(s_.type), total_, s_.hidden, s_.heads, s_.layers, s_.ffn, s_.max_positions, -1, -1, -1, -1, s_.kv_heads, s_.head_dim}) i32(value);
+    for (const int value : {static_cast<int>(s_.type), total_, s_.hidden, s_.heads, s_.layers, s_.ffn, s_.max_positions,
+                            -1, -1, -1, -1, s_.kv_heads, s_.head_dim})
+      i32(value);
     f32(1e6f);
     f32(-1);
     for (const int value : {-1, -1, -1, -1, -1, -1}) i32(value);
@@ -163,7 +169,8 @@ class ModelWriter {
   }
   void convolution(const std::string &name, int out, int in) {
     header(name + ".weight", {out, in, 3, 3}, DType::F16);
-    for (int i = 0; i < out * in * 9; ++i) put_half(&out_.bytes, 1.5f * random_.normal() / std::sqrt(9.0f * static_cast<float>(in)));
+    for (int i = 0; i < out * in * 9; ++i)
+      put_half(&out_.bytes, 1.5f * random_.normal() / std::sqrt(9.0f * static_cast<float>(in)));
     vector(name + ".bias", out, 0);
   }
 
@@ -222,8 +229,11 @@ class TempFile {
  public:
   explicit TempFile(const std::vector<uint8_t> &bytes, const std::string &ending = ".bin") {
     static std::atomic<int> count{0};
-    const auto unique = reinterpret_cast<uintptr_t>(this) ^ std::hash<std::string>{}(std::filesystem::current_path().string());
-    path_ = (std::filesystem::temp_directory_path() / ("chatllm-test-" + std::to_string(unique) + "-" + std::to_string(++count) + ending)).string();
+    const auto unique =
+        reinterpret_cast<uintptr_t>(this) ^ std::hash<std::string>{}(std::filesystem::current_path().string());
+    path_ = (std::filesystem::temp_directory_path() /
+             ("chatllm-test-" + std::to_string(unique) + "-" + std::to_string(++count) + ending))
+                .string();
     write(bytes);
   }
   ~TempFile() { std::remove(path_.c_str()); }

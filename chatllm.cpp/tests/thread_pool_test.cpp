@@ -53,7 +53,8 @@ TEST(results_are_visible_after_the_region) {
     pool.run(1000 / 50, [&](int64_t task, int) {
       for (int64_t i = task * 50; i < task * 50 + 50; ++i) data[static_cast<size_t>(i)] = round * i;  // plain memory
     });
-    if (std::accumulate(data.begin(), data.end(), int64_t{0}) != int64_t{round} * 999 * 500) return test::failed(__FILE__, __LINE__, "a lost write");
+    if (std::accumulate(data.begin(), data.end(), int64_t{0}) != int64_t{round} * 999 * 500)
+      return test::failed(__FILE__, __LINE__, "a lost write");
   }
 }
 

@@ -105,7 +105,8 @@ TEST(reference_vocabulary) {
   const Tokenizer tokenizer(model);
   for (const Expectation &e : kReference) {
     const std::vector<int32_t> ids = tokenizer.encode(e.text, true);
-    if (ids != e.ids) test::failed(__FILE__, __LINE__, "'" + e.text + "': " + test::shown(ids) + " instead of " + test::shown(e.ids));
+    if (ids != e.ids)
+      test::failed(__FILE__, __LINE__, "'" + e.text + "': " + test::shown(ids) + " instead of " + test::shown(e.ids));
   }
 }
 
@@ -123,8 +124,17 @@ TEST(equal_ranks_apply_from_the_left) {
 
 // Every merge below would join two pieces of the pattern if the text were not split there.
 TEST(pieces_of_the_split_pattern) {
-  const Small small({"\xC4\xA0 a", "\xC4\xA0 \xC4\xA0", "a \xC4\xA0", "a 1", "1 a", "1 1", "' s", "s '", "a '", "a !", "! a", "! !", "! \xC4\x8A",
-                     "\xC4\x8A \xC4\x8A", "\xC4\x8A a", "\xC4\xA0 !", "\xC4\xA0 1", "' L", "'L L", "\xC4\xA0 \xC4\x8A", "x a"});
+  const Small small({"\xC4\xA0 a", "\xC4\xA0 \xC4\xA0",
+                     "a \xC4\xA0", "a 1",
+                     "1 a",        "1 1",
+                     "' s",        "s '",
+                     "a '",        "a !",
+                     "! a",        "! !",
+                     "! \xC4\x8A", "\xC4\x8A \xC4\x8A",
+                     "\xC4\x8A a", "\xC4\xA0 !",
+                     "\xC4\xA0 1", "' L",
+                     "'L L",       "\xC4\xA0 \xC4\x8A",
+                     "x a"});
   CHECK_EQ(small.pieces("a a"), (Pieces{"a", " a"}));
   CHECK_EQ(small.pieces("a  a"), (Pieces{"a", " ", " a"}));
   CHECK_EQ(small.pieces("a   a"), (Pieces{"a", "  ", " a"}));
@@ -185,7 +195,7 @@ TEST(normalization_form_c) {
   CHECK_EQ(nfc("\u212B"), "\u00C5");
   CHECK_EQ(nfc("A\u030A"), "\u00C5");
   CHECK_EQ(nfc("\u1E9B\u0323"), "\u1E9B\u0323");
-  CHECK_EQ(nfc("a\u0301\u0327"), "\u00E1\u0327");  // the cedilla does not stand between
+  CHECK_EQ(nfc("a\u0301\u0327"), "\u00E1\u0327");   // the cedilla does not stand between
   CHECK_EQ(nfc("q\u0307\u0323"), "q\u0323\u0307");  // canonical order
   CHECK_EQ(nfc("\u1112\u1161\u11AB"), "\uD55C");
   CHECK_EQ(nfc("\uD55C"), "\uD55C");

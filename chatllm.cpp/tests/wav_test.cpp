@@ -80,7 +80,8 @@ TEST(every_encoding_decodes_to_the_same_samples) {
   const std::pair<int, int> kinds[] = {{1, 8}, {1, 16}, {1, 24}, {1, 32}, {3, 32}, {3, 64}};
   for (const auto &kind : kinds)
     for (const bool extensible : {false, true}) {
-      const auto x = decode(wav({kind.first, 1, 16000, kind.second, extensible}, encode(kSamples, kind.first, kind.second)));
+      const auto x =
+          decode(wav({kind.first, 1, 16000, kind.second, extensible}, encode(kSamples, kind.first, kind.second)));
       CHECK_EQ(x.size(), kSamples.size());
       for (size_t i = 0; i < x.size() && i < kSamples.size(); ++i) CHECK_EQ(static_cast<double>(x[i]), kSamples[i]);
     }
@@ -137,7 +138,8 @@ TEST(what_is_no_audio_gets_a_sentence) {
   CHECK_FAILS(decode(wav({1, 1, 16000, 0}, Bytes(100))), "unknown encoding");
   CHECK_FAILS(decode(wav({3, 1, 16000, 16}, Bytes(100))), "unknown encoding");
   CHECK_FAILS(decode(wav({6, 1, 8000, 8}, Bytes(100))), "unknown encoding");  // A-law
-  for (size_t cut = 0; cut < 44; ++cut) CHECK_FAILS(decode({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(cut)}), "x.wav");
+  for (size_t cut = 0; cut < 44; ++cut)
+    CHECK_FAILS(decode({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(cut)}), "x.wav");
   CHECK_FAILS(read_wav("/nowhere/a.wav"), "cannot open audio file '/nowhere/a.wav'");
   CHECK_FAILS(read_wav(std::filesystem::temp_directory_path().string()), "audio file");
   CHECK_EQ(read_wav(test::TempFile(good, ".wav").path()).size(), kSamples.size());
@@ -162,12 +164,17 @@ TEST(resampling_keeps_sines) {
   for (const int rate : {8000, 11025, 22050, 44100, 48000, 96000})
     for (const double frequency : {100.0, 440.0, 1000.0, 3000.0}) {
       std::vector<float> in(static_cast<size_t>(rate));
-      for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(std::sin(2 * kPi * frequency * static_cast<double>(i) / rate));
+      for (size_t i = 0; i < in.size(); ++i)
+        in[i] = static_cast<float>(std::sin(2 * kPi * frequency * static_cast<double>(i) / rate));
       const auto out = resample(in, rate);
       CHECK_NEAR(static_cast<double>(out.size()), 16000, 1);
       double worst = 0;
-      for (size_t i = 400; i + 400 < out.size(); ++i) worst = std::max(worst, std::abs(out[i] - std::sin(2 * kPi * frequency * static_cast<double>(i) / 16000)));
-      if (!(worst < 2e-3)) test::failed(__FILE__, __LINE__, std::to_string(rate) + " Hz, sine of " + test::shown(frequency) + " Hz: error " + test::shown(worst));
+      for (size_t i = 400; i + 400 < out.size(); ++i)
+        worst = std::max(worst, std::abs(out[i] - std::sin(2 * kPi * frequency * static_cast<double>(i) / 16000)));
+      if (!(worst < 2e-3))
+        test::failed(
+            __FILE__, __LINE__,
+            std::to_string(rate) + " Hz, sine of " + test::shown(frequency) + " Hz: error " + test::shown(worst));
     }
 }
 
@@ -175,11 +182,15 @@ TEST(resampling_removes_what_would_alias) {
   for (const int rate : {44100, 48000})
     for (const double frequency : {9500.0, 12000.0, 15000.0, 20000.0}) {
       std::vector<float> in(static_cast<size_t>(rate));
-      for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(std::sin(2 * kPi * frequency * static_cast<double>(i) / rate));
+      for (size_t i = 0; i < in.size(); ++i)
+        in[i] = static_cast<float>(std::sin(2 * kPi * frequency * static_cast<double>(i) / rate));
       const auto out = resample(in, rate);
       double worst = 0;
       for (size_t i = 400; i + 400 < out.size(); ++i) worst = std::max(worst, std::abs(static_cast<double>(out[i])));
-      if (!(worst < 2e-3)) test::failed(__FILE__, __LINE__, std::to_string(rate) + " Hz, sine of " + test::shown(frequency) + " Hz leaves " + test::shown(worst));
+      if (!(worst < 2e-3))
+        test::failed(
+            __FILE__, __LINE__,
+            std::to_string(rate) + " Hz, sine of " + test::shown(frequency) + " Hz leaves " + test::shown(worst));
     }
 }
 
