@@ -1,15 +1,73 @@
-"""Errors of the package: each message says what is wrong, in which file, and what to do about it."""
+"""What can go wrong. Every error carries one sentence: what it is about, what was found, what to do."""
 
 from __future__ import annotations
 
 
 class Qwen3AsrError(Exception):
-    """Base class of every error this package raises on purpose."""
+    """Base of all errors of this package."""
 
 
 class ModelFileError(Qwen3AsrError):
-    """A model file is missing, truncated or not what it claims to be."""
+    """The model is missing, truncated, not a GGMM file, or of a kind that the engine does not know."""
+
+
+class AudioError(Qwen3AsrError, ValueError):
+    """The audio is missing, empty, unreadable, or holds values that are not numbers."""
+
+
+class LanguageError(Qwen3AsrError, ValueError):
+    """The model does not know the language."""
+
+
+class ArgumentError(Qwen3AsrError, ValueError):
+    """An option has a value that it cannot have."""
+
+
+class ModelClosedError(Qwen3AsrError):
+    """The model was closed; ``reinit()`` opens it again."""
+
+
+class ModelBusyError(Qwen3AsrError):
+    """The calling thread already has an unfinished stream on the model."""
+
+
+class ForkedError(Qwen3AsrError):
+    """The process was forked after the model was loaded; the engine's threads exist in the parent only."""
+
+
+class ContextLengthError(Qwen3AsrError):
+    """Audio and context together are longer than the model's context."""
+
+
+class OutOfMemoryError(Qwen3AsrError, MemoryError):
+    """The engine found no memory."""
+
+
+class LibraryError(Qwen3AsrError):
+    """A library given as ``library=`` cannot be loaded, or lacks what was asked of it."""
 
 
 class ConversionError(Qwen3AsrError):
-    """A checkpoint cannot be converted, or the converted file cannot be written."""
+    """A text could not be converted to the wanted script, or a checkpoint to a model file."""
+
+
+class EngineError(Qwen3AsrError):
+    """The engine failed for a reason without a class of its own."""
+
+
+# enum chatllm_asr_status of libchatllm_asr.h
+_OF_STATUS: dict[int, type[Qwen3AsrError]] = {
+    -2: ArgumentError,
+    -3: ModelFileError,
+    -4: AudioError,
+    -5: OutOfMemoryError,
+    -6: ModelBusyError,
+    -7: ModelClosedError,
+    -8: ContextLengthError,
+    -9: ForkedError,
+}
+
+
+def error_of_status(status: int, message: str) -> Qwen3AsrError:
+    """The exception for a status of the C API and the sentence that came with it."""
+    return _OF_STATUS.get(status, EngineError)(message or f"the engine failed with status {status}")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from .reference_sets import DIRECTORY, SETS, SPEECH
+from reference_sets import DIRECTORY, SETS, SPEECH
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 

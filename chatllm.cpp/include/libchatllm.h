@@ -2,8 +2,8 @@
  *
  * Programs and bindings written for upstream's libchatllm run against this library unchanged. Every function of the API
  * exists; those that have no meaning for speech recognition print one CHATLLM_PRINTLN_ERROR line and return an error.
- * Strings are UTF-8. Integer results are 0 on success unless said otherwise. No function aborts the process, writes to the
- * standard streams, or throws.
+ * Strings are UTF-8. Integer results are 0 on success unless said otherwise. No function aborts the process, writes to
+ * the standard streams, or throws.
  */
 #ifndef LIBCHATLLM_H
 #define LIBCHATLLM_H
@@ -28,8 +28,8 @@ extern "C" {
 #endif
 
 enum PrintType {
-  PRINT_CHAT_CHUNK = 0,        /* generated text; may be less than a line, never less than a character */
-  PRINTLN_META = 1,            /* from here on: whole lines */
+  PRINT_CHAT_CHUNK = 0, /* generated text; may be less than a line, never less than a character */
+  PRINTLN_META = 1,     /* from here on: whole lines */
   PRINTLN_ERROR = 2,
   PRINTLN_REF = 3,
   PRINTLN_REWRITTEN_QUERY = 4,
@@ -38,10 +38,10 @@ enum PrintType {
   PRINTLN_TOOL_CALLING = 7,
   PRINTLN_EMBEDDING = 8,
   PRINTLN_RANKING = 9,
-  PRINTLN_TOKEN_IDS = 10,      /* "1,3,5" */
-  PRINTLN_LOGGING = 11,        /* first character is the level: space D I W E . */
+  PRINTLN_TOKEN_IDS = 10, /* "1,3,5" */
+  PRINTLN_LOGGING = 11,   /* first character is the level: space D I W E . */
   PRINTLN_BEAM_SEARCH = 12,
-  PRINTLN_MODEL_INFO = 13,     /* JSON */
+  PRINTLN_MODEL_INFO = 13, /* JSON */
   PRINT_THOUGHT_CHUNK = 14,
   PRINT_EVT_ASYNC_COMPLETED = 100, /* an asynchronous call has ended; the string is empty */
   PRINT_EVT_THOUGHT_COMPLETED = 101
@@ -140,7 +140,8 @@ DLL_DECL const char *API_CALL chatllm_get_token_vocab(struct chatllm_obj *obj, i
 DLL_DECL void API_CALL chatllm_set_lens_callback(struct chatllm_obj *obj, f_chatllm_lens_callback f_lens,
                                                  void *user_data);
 
-/* JSON description of a model file, from its header; valid until the thread's next call; on failure {"error": "..."}. */
+/* JSON description of a model file, from its header; valid until the thread's next call; on failure {"error": "..."}.
+ */
 DLL_DECL const char *API_CALL chatllm_inspect_model(const char *utf8_path);
 
 #ifdef __cplusplus

@@ -1,8 +1,8 @@
 /* libchatllm_asr.h - additions to chatllm.cpp's C API for speech recognition inside a process.
  *
- * PCM input without a file, token events with ids, log-probabilities and time stamps, timings of each stage, the choice of
- * kernels, and the intermediate results that research and tests compare. Objects are those of libchatllm.h.
- * Audio is always 16 kHz mono float32 in [-1, 1]. Times are nanoseconds of CLOCK_MONOTONIC or milliseconds.
+ * PCM input without a file, token events with ids, log-probabilities and time stamps, timings of each stage, the choice
+ * of kernels, and the intermediate results that research and tests compare. Objects are those of libchatllm.h. Audio is
+ * always 16 kHz mono float32 in [-1, 1]. Times are nanoseconds of CLOCK_MONOTONIC or milliseconds.
  */
 #ifndef LIBCHATLLM_ASR_H
 #define LIBCHATLLM_ASR_H
@@ -17,15 +17,15 @@ extern "C" {
 
 enum chatllm_asr_status {
   CHATLLM_ASR_OK = 0,
-  CHATLLM_ASR_ERROR = -1,      /* anything without a code of its own; chatllm_asr_last_error() says what */
+  CHATLLM_ASR_ERROR = -1, /* anything without a code of its own; chatllm_asr_last_error() says what */
   CHATLLM_ASR_BAD_ARGUMENT = -2,
-  CHATLLM_ASR_BAD_MODEL = -3,  /* missing, truncated, hostile or unsupported model file */
-  CHATLLM_ASR_BAD_AUDIO = -4,  /* not audio, NaN or infinite samples */
+  CHATLLM_ASR_BAD_MODEL = -3, /* missing, truncated, hostile or unsupported model file */
+  CHATLLM_ASR_BAD_AUDIO = -4, /* not audio, NaN or infinite samples */
   CHATLLM_ASR_NO_MEMORY = -5,
-  CHATLLM_ASR_BUSY = -6,       /* the object is generating */
+  CHATLLM_ASR_BUSY = -6, /* the object is generating */
   CHATLLM_ASR_NOT_STARTED = -7,
-  CHATLLM_ASR_TOO_LONG = -8,   /* the prompt does not fit the context */
-  CHATLLM_ASR_FORKED = -9      /* the process was forked after the model was loaded */
+  CHATLLM_ASR_TOO_LONG = -8, /* the prompt does not fit the context */
+  CHATLLM_ASR_FORKED = -9    /* the process was forked after the model was loaded */
 };
 
 enum chatllm_asr_finish {
@@ -39,12 +39,13 @@ enum chatllm_asr_finish {
 enum chatllm_asr_attention { CHATLLM_ASR_WINDOW = 0, CHATLLM_ASR_FULL = 1 };
 
 typedef struct chatllm_asr_token {
-  int64_t time_ns;   /* CLOCK_MONOTONIC when the token was chosen */
+  int64_t time_ns; /* CLOCK_MONOTONIC when the token was chosen */
   int32_t id;
-  float logprob;     /* natural logarithm, before any temperature */
-  const char *text;  /* bytes of the token, valid during the callback; may be part of a UTF-8 character; not terminated */
+  float logprob; /* natural logarithm, before any temperature */
+  const char
+      *text; /* bytes of the token, valid during the callback; may be part of a UTF-8 character; not terminated */
   int32_t text_len;
-  int32_t special;   /* 1 for tokens such as <asr_text> */
+  int32_t special; /* 1 for tokens such as <asr_text> */
 } chatllm_asr_token;
 
 typedef void (*f_chatllm_asr_token)(void *user_data, const chatllm_asr_token *token);
@@ -69,11 +70,11 @@ DLL_DECL int API_CALL chatllm_asr_run(struct chatllm_obj *obj, const float *pcm,
                                       const chatllm_asr_options *options);
 
 typedef struct chatllm_asr_timings {
-  uint32_t size;          /* set by the caller to sizeof(chatllm_asr_timings) */
-  int32_t finish;         /* chatllm_asr_finish */
+  uint32_t size;  /* set by the caller to sizeof(chatllm_asr_timings) */
+  int32_t finish; /* chatllm_asr_finish */
   int32_t audio_tokens;
-  int32_t prompt_tokens;  /* audio tokens included */
-  int32_t new_tokens;     /* tokens handed out */
+  int32_t prompt_tokens; /* audio tokens included */
+  int32_t new_tokens;    /* tokens handed out */
   int32_t threads;
   int64_t start_ns;       /* CLOCK_MONOTONIC at the entry of the run */
   int64_t first_token_ns; /* CLOCK_MONOTONIC of the first token; 0 when there was none */
@@ -82,8 +83,8 @@ typedef struct chatllm_asr_timings {
   double mel_ms;
   double encode_ms;
   double prefill_ms;
-  double first_token_ms;  /* from the entry to the first token; 0 when there was none */
-  double decode_ms;       /* all decode steps after the first token */
+  double first_token_ms; /* from the entry to the first token; 0 when there was none */
+  double decode_ms;      /* all decode steps after the first token */
   double total_ms;
 } chatllm_asr_timings;
 
@@ -103,21 +104,36 @@ DLL_DECL int API_CALL chatllm_asr_prefill_logits(struct chatllm_obj *obj, const 
                                                  const chatllm_asr_options *options, float **data, int64_t shape[2]);
 DLL_DECL void API_CALL chatllm_asr_free(void *data);
 
-/* Ids of the prompt for n_samples of audio, as run() builds it. Returns their number (negative: a status); writes at most
- * capacity of them. */
+/* Ids of the prompt for n_samples of audio, as run() builds it. Returns their number (negative: a status); writes at
+ * most capacity of them. */
 DLL_DECL int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_t n_samples,
                                                  const chatllm_asr_options *options, int32_t *ids, int64_t capacity);
 
-/* What went wrong in the object's last failed call: one sentence, valid until its next call. obj may be NULL: the thread's
- * last failure without an object. */
+/* What went wrong in the object's last failed call: one sentence, valid until its next call. obj may be NULL: the
+ * thread's last failure without an object. */
 DLL_DECL const char *API_CALL chatllm_asr_last_error(struct chatllm_obj *obj);
 
-/* The loaded model as JSON (sizes, languages, kernels, threads, tensor type, path); owned by the object. NULL before the
- * start. */
+/* The loaded model as JSON (sizes, languages, kernels, threads, tensor type, path); owned by the object. NULL before
+ * the start. */
 DLL_DECL const char *API_CALL chatllm_asr_model_info(struct chatllm_obj *obj);
 
 /* Names of the kernel sets that this CPU can run, best first, separated by commas; the last is "generic". */
 DLL_DECL const char *API_CALL chatllm_asr_kernel_sets(void);
+
+/* What the machine can do: the limits that a run's times are held against. Per second, all threads together; a multiply
+ * and an add are two operations. Measured with the widest instructions that the kernel set uses. */
+typedef struct chatllm_asr_machine {
+  uint32_t size; /* set by the caller to sizeof(chatllm_asr_machine) */
+  int32_t threads;
+  double int8_ops;   /* dot products of bytes in vector registers */
+  double bf16_ops;   /* on the matrix unit where the set has one, else float_ops */
+  double float_ops;  /* float32 multiply-adds */
+  double read_bytes; /* reading memory far larger than the caches */
+} chatllm_asr_machine;
+
+/* Takes about a second and 256 MB. kernels: NULL or as for --kernels; threads: 0 for the CPUs that the process may use.
+ */
+DLL_DECL int API_CALL chatllm_asr_measure_machine(const char *kernels, int threads, chatllm_asr_machine *machine);
 
 /* Version of the engine. */
 DLL_DECL const char *API_CALL chatllm_asr_version(void);

@@ -1,0 +1,40 @@
+// The text decoder (Qwen3): RMSNorm, GQA with per-head norms and rotary positions, SwiGLU, over a KV cache.
+#pragma once
+
+#include "asr/abort.h"
+#include "asr/kv_cache.h"
+#include "model/weights.h"
+
+namespace chatllm {
+
+class Decoder {
+ public:
+  Decoder(const Model &model, Products &products);
+
+  // Appends `tokens` embeddings x[tokens][hidden] at positions [length(), ...); x is overwritten. With `logits`, writes
+  // the scores [vocab] of what follows the last one. Throws Aborted between layers of a long input.
+  void forward(float *x, int64_t tokens, float *logits, const AbortFlag &abort);
+
+  int64_t length() const { return length_; }
+  void truncate(int64_t length) { length_ = length; }
+  void release();  // gives intermediate memory back
+  void shrink_cache(int64_t keep_positions) { cache_.shrink(keep_positions); }
+
+ private:
+  void step(float *x, int64_t tokens, float *logits, const AbortFlag &abort);
+  void rotate_and_store(int64_t layer, int64_t tokens);
+  void attend_last(int64_t layer, const float *q, float *out);  // one query at position length_ + tokens - 1
+  void attend_block(int64_t layer, int64_t tokens);             // all queries of the block
+  void normalize(const float *weight, const float *x, int64_t tokens, float *out);
+
+  const Model &model_;
+  const DecoderConfig &config_;
+  Products &products_;
+  KvCache cache_;
+  int64_t length_ = 0, end_ = 0;  // positions before and after the block
+  std::vector<float> inverse_frequency_;
+  Buffer<float> normed_, qkv_, context_, gate_up_, hidden_, heads_, cos_, sin_;
+  std::vector<Buffer<float>> scratch_;
+};
+
+}  // namespace chatllm

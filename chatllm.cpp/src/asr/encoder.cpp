@@ -1,0 +1,166 @@
+#include "asr/encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "asr/attention.h"
+
+namespace chatllm {
+
+void Encoder::Map::reset(int64_t h, int64_t w, int64_t c) {
+  height = h, width = w, channels = c;
+  const size_t size = static_cast<size_t>((h + 2) * row_stride());
+  std::memset(data.reserve(size), 0, size * sizeof(float));
+}
+
+Grid Encoder::Map::windows(int64_t out_width) const {
+  Grid g;
+  g.inner = out_width;
+  g.outer_stride = 2 * row_stride();
+  g.inner_stride = 2 * channels;
+  g.segments = 3;  // a row of the kernel is three neighbouring pixels, which lie side by side
+  g.segment_stride = row_stride();
+  return g;
+}
+
+Grid Encoder::Map::pixels() const {
+  Grid g;
+  g.inner = width;
+  g.outer_stride = row_stride();
+  g.inner_stride = channels;
+  return g;
+}
+
+void Encoder::release() {
+  for (Map &map : maps_) map.data.release();
+  for (Buffer<float> *buffer : {&flat_, &x_, &normed_, &qkv_, &context_, &hidden_, &heads_}) buffer->release();
+  scratch_.clear();
+}
+
+// Conv2d 3x3, stride 2, padding 1, then GELU, as a product over windows: nothing is copied into columns.
+void Encoder::convolve(const Linear &conv, Map &in, Map &out) {
+  out.reset(halved(in.height), halved(in.width), conv.rows);
+  products_.run(conv, in.data.data(), in.windows(out.width), out.height * out.width, out.pixel(0, 0), out.pixels(),
+                Activation::Gelu);
+}
+
+// One chunk of `frames` mel frames, zero-padded to `padded_frames`: out[tokens(frames)][d_model].
+void Encoder::conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *out) {
+  maps_[0].reset(config_.mel_bins, padded_frames, 1);
+  for (int64_t bin = 0; bin < config_.mel_bins; ++bin)
+    std::memcpy(maps_[0].pixel(bin, 0), mel + bin * mel_stride, static_cast<size_t>(frames) * sizeof(float));
+  convolve(model_.encoder().conv1, maps_[0], maps_[1]);
+  convolve(model_.encoder().conv2, maps_[1], maps_[2]);
+  convolve(model_.encoder().conv3, maps_[2], maps_[3]);
+
+  // The projection reads (channel, frequency); the map holds (frequency, time, channel).
+  Map &last = maps_[3];
+  const int64_t tokens = config_.tokens(frames), inputs = last.channels * last.height;
+  flat_.reserve(static_cast<size_t>(tokens * inputs));
+  products_.pool().run(tokens, [&](int64_t t, int) {
+    float *row = flat_.data() + t * inputs;
+    for (int64_t f = 0; f < last.height; ++f) {
+      const float *pixel = last.pixel(f, t);
+      for (int64_t c = 0; c < last.channels; ++c) row[c * last.height + f] = pixel[c];
+    }
+  });
+  products_.run(model_.encoder().conv_out, flat_.data(), inputs, tokens, out, config_.d_model);
+
+  // Sinusoidal positions start at 0 in every chunk: sines in the first half, cosines in the second.
+  const int half = config_.d_model / 2;
+  const float step = static_cast<float>(std::log(10000.0) / (half - 1));
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(t) * std::exp(-step * static_cast<float>(i));
+      out[t * config_.d_model + i] += std::sin(angle);
+      out[t * config_.d_model + half + i] += std::cos(angle);
+    }
+}
+
+void Encoder::normalize(const LayerNorm &norm, const float *x, int64_t tokens, float *out) {
+  const int64_t d = config_.d_model;
+  products_.pool().run(tokens, [&](int64_t t, int) {
+    products_.kernels().layer_norm(x + t * d, norm.weight, norm.bias, 1e-5f, d, out + t * d);
+  });
+}
+
+// Bidirectional attention inside windows of `window` tokens.
+void Encoder::attention(int64_t tokens, int64_t window) {
+  const int64_t d = config_.d_model, dim = config_.head_dim(), heads = config_.heads;
+  const int64_t windows = (tokens + window - 1) / window;
+  const size_t head_floats = HeadMemory::floats(window, dim);
+  std::vector<HeadMemory> memory(static_cast<size_t>(windows * heads));
+  heads_.reserve(head_floats * memory.size());
+  for (auto &scratch : scratch_) scratch.reserve(attend_scratch(window, dim));
+  products_.pool().run(windows * heads, [&](int64_t task, int) {
+    const int64_t first = task / heads * window, count = std::min(window, tokens - first);
+    HeadMemory &head = memory[static_cast<size_t>(task)];
+    head.place(heads_.data() + head_floats * static_cast<size_t>(task), count, dim);
+    for (int64_t i = 0; i < count; ++i) {
+      const float *row = qkv_.data() + (first + i) * 3 * d + task % heads * dim;
+      head.set(i, row + d, row + 2 * d);
+    }
+    head.clear_padding();
+  });
+  const int64_t blocks = (window + kQueryBlock - 1) / kQueryBlock;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  products_.pool().run(windows * heads * blocks, [&](int64_t task, int thread) {
+    const int64_t which = task / blocks, first = which / heads * window, head = which % heads;
+    const HeadMemory &m = memory[static_cast<size_t>(which)];
+    const int64_t begin = task % blocks * kQueryBlock, queries = std::min(kQueryBlock, m.count - begin);
+    if (queries <= 0) return;
+    const int64_t token = first + begin;
+    attend(products_.kernels(), m, qkv_.data() + token * 3 * d + head * dim, 3 * d, queries, scale, false, 0,
+           context_.data() + token * d + head * dim, d, scratch_[static_cast<size_t>(thread)].data());
+  });
+}
+
+void Encoder::layer(const EncoderLayer &weights, int64_t tokens, int64_t window) {
+  const int64_t d = config_.d_model;
+  float *x = x_.data();
+  normalize(weights.attention_norm, x, tokens, normed_.data());
+  products_.run(weights.qkv, normed_.data(), d, tokens, qkv_.data(), 3 * d);
+  attention(tokens, window);
+  products_.run(weights.out, context_.data(), d, tokens, x, d, Activation::None, true);
+  normalize(weights.mlp_norm, x, tokens, normed_.data());
+  products_.run(weights.fc0, normed_.data(), d, tokens, hidden_.data(), config_.ffn, Activation::Gelu);
+  products_.run(weights.fc1, hidden_.data(), config_.ffn, tokens, x, d, Activation::None, true);
+}
+
+void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *out, const AbortFlag &abort) {
+  const int64_t d = config_.d_model, chunk = config_.chunk_frames, chunks = (frames + chunk - 1) / chunk;
+  const int64_t window = static_cast<int64_t>(config_.window_chunks) * config_.tokens(chunk);
+  // Windows are independent: a few at a time share each pass over the weights and stay in the caches.
+  constexpr int64_t kWindows = 4;
+  const int64_t slab_chunks = full_attention ? chunks : kWindows * config_.window_chunks;
+  const int64_t padded = chunks > 1 || frames == chunk ? chunk : frames;  // a single short chunk is not padded
+  scratch_.resize(static_cast<size_t>(products_.pool().size()));
+  for (int64_t first = 0; first < chunks; first += slab_chunks) {
+    const int64_t last = std::min(first + slab_chunks, chunks);
+    const int64_t tokens = config_.total_tokens(std::min(last * chunk, frames) - first * chunk);
+    const size_t count = static_cast<size_t>(tokens);
+    x_.reserve(count * static_cast<size_t>(d));
+    int64_t token = 0;
+    for (int64_t c = first; c < last; ++c) {
+      check_abort(abort);
+      const int64_t length = std::min(chunk, frames - c * chunk);
+      conv_stem(mel + c * chunk, frames, length, padded, x_.data() + token * d);
+      token += config_.tokens(length);
+    }
+    normed_.reserve(count * static_cast<size_t>(d));
+    context_.reserve(count * static_cast<size_t>(d));
+    qkv_.reserve(count * static_cast<size_t>(3 * d));
+    hidden_.reserve(count * static_cast<size_t>(config_.ffn));
+    for (const EncoderLayer &weights : model_.encoder().layers) {
+      check_abort(abort);
+      layer(weights, tokens, full_attention ? tokens : window);
+    }
+    normalize(model_.encoder().ln_post, x_.data(), tokens, normed_.data());
+    products_.run(model_.encoder().proj1, normed_.data(), d, tokens, context_.data(), d, Activation::Gelu);
+    products_.run(model_.encoder().proj2, context_.data(), d, tokens, out, config_.output_dim);
+    out += tokens * config_.output_dim;
+  }
+}
+
+}  // namespace chatllm

@@ -1,0 +1,48 @@
+// Keys and values of all layers, in blocks of positions that are allocated as the text grows.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "nn/buffer.h"
+
+namespace chatllm {
+
+class KvCache {
+ public:
+  static constexpr int64_t kBlock = 64;  // positions
+
+  KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, size_t element_bytes)
+      : kv_heads_(kv_heads),
+        head_bytes_(static_cast<size_t>(kBlock * head_dim) * element_bytes),
+        position_bytes_(static_cast<size_t>(head_dim) * element_bytes),
+        block_bytes_(static_cast<size_t>(layers * 2 * kv_heads) * head_bytes_) {}
+
+  // Makes room for `positions`; throws std::bad_alloc and keeps what there was.
+  void reserve(int64_t positions) {
+    while (static_cast<int64_t>(blocks_.size()) * kBlock < positions) blocks_.emplace_back(block_bytes_);
+  }
+  // Keeps at most the blocks that this many positions need.
+  void shrink(int64_t positions) {
+    const size_t keep = static_cast<size_t>((positions + kBlock - 1) / kBlock);
+    while (blocks_.size() > keep) blocks_.pop_back();
+    blocks_.shrink_to_fit();
+  }
+
+  // [kBlock][head_dim] elements of block `position / kBlock`, from `position` on.
+  uint8_t *key(int64_t layer, int64_t head, int64_t position) { return at(layer, 0, head, position); }
+  uint8_t *value(int64_t layer, int64_t head, int64_t position) { return at(layer, 1, head, position); }
+
+ private:
+  uint8_t *at(int64_t layer, int64_t kind, int64_t head, int64_t position) {
+    return blocks_[static_cast<size_t>(position / kBlock)].data() +
+           static_cast<size_t>((layer * 2 + kind) * kv_heads_ + head) * head_bytes_ +
+           static_cast<size_t>(position % kBlock) * position_bytes_;
+  }
+
+  int64_t kv_heads_;
+  size_t head_bytes_, position_bytes_, block_bytes_;
+  std::vector<Buffer<uint8_t>> blocks_;
+};
+
+}  // namespace chatllm

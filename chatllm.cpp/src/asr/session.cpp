@@ -1,0 +1,275 @@
+#include "asr/session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "asr/clock.h"
+#include "asr/loop_guard.h"
+#include "model/error.h"
+
+namespace chatllm {
+
+namespace {
+
+constexpr int64_t kShortest = kSampleRate / 2;  // shorter audio is padded to this
+constexpr int64_t kKeepPositions = 512;         // of the KV cache between runs
+constexpr double kKeepMs = 32000;               // audio whose intermediate memory is kept for the next run
+
+}  // namespace
+
+Session::Session(const SessionSettings &settings)
+    : kernels_(choose_kernels(settings.kernels.c_str())),
+      pool_(thread_count(settings.threads)),
+      settings_(settings),
+      model_(Model::open(settings.model_path, kernels_, pool_)),
+      mel_(model_->config().encoder.mel_bins),
+      prompts_(model_->tokenizer()),
+      products_(kernels_, pool_),
+      encoder_(*model_, products_),
+      decoder_(*model_, products_) {
+  if (settings_.max_context <= 0 || settings_.max_context > model_->config().decoder.max_positions)
+    settings_.max_context = model_->config().decoder.max_positions;
+}
+
+void Session::check_audio(const float *pcm, int64_t samples) const {
+  if (pcm == nullptr || samples <= 0) fail(CHATLLM_ASR_BAD_AUDIO, "the audio has no samples");
+  for (int64_t i = 0; i < samples; ++i)
+    if (!std::isfinite(pcm[i]))
+      fail(CHATLLM_ASR_BAD_AUDIO, format("sample %lld of the audio is not a finite number: clean the recording first",
+                                         static_cast<long long>(i)));
+  if (mel_.frames(samples) < 1) fail(CHATLLM_ASR_BAD_AUDIO, "the audio is shorter than one frame (10 ms)");
+}
+
+const float *Session::padded(const float *pcm, int64_t *samples) {
+  if (pcm == nullptr || *samples <= 0 || *samples >= kShortest) return pcm;
+  float *copy = padded_.reserve(static_cast<size_t>(kShortest));
+  std::copy(pcm, pcm + *samples, copy);
+  std::fill(copy + *samples, copy + kShortest, 0.0f);
+  *samples = kShortest;
+  return copy;
+}
+
+Prompt Session::build_prompt(int64_t samples, const RunSettings &settings) const {
+  const int64_t tokens = model_->config().encoder.total_tokens(mel_.frames(samples));
+  Prompt prompt = prompts_.build(tokens, settings.context,
+                                 resolve_language(model_->config().languages, settings.language), settings.prefix);
+  if (static_cast<int64_t>(prompt.ids.size()) >= settings_.max_context)
+    fail(CHATLLM_ASR_TOO_LONG,
+         format("the prompt of %zu tokens does not fit the context of %lld: give shorter audio or context text",
+                prompt.ids.size(), static_cast<long long>(settings_.max_context)));
+  return prompt;
+}
+
+void Session::forget() {
+  decoder_.truncate(0);
+  pending_ = -1;
+  answered_ = false;
+}
+
+void Session::set_cursor(int64_t position) {
+  if (position < 0 || position > decoder_.length())
+    fail(CHATLLM_ASR_BAD_ARGUMENT,
+         format("the cursor must be from 0 to %lld", static_cast<long long>(decoder_.length())));
+  decoder_.truncate(position);
+  pending_ = -1;
+}
+
+// Mel, encoder and prompt, up to the scores of the first token.
+void Session::prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits) {
+  check_audio(pcm, samples);
+  const Prompt prompt = build_prompt(samples, settings);
+  const int64_t hidden = model_->config().decoder.hidden, count = static_cast<int64_t>(prompt.ids.size());
+  forget();
+
+  int64_t start = now_ns();
+  const int64_t frames = mel_.frames(samples);
+  float *mel = mel_data_.reserve(static_cast<size_t>(frames * mel_.bins()));
+  mel_.compute(pcm, samples, mel, pool_);
+  timings_.mel_ms = elapsed_ms(start);
+
+  start = now_ns();
+  const int64_t audio_tokens = model_->config().encoder.total_tokens(frames);
+  timings_.audio_tokens = static_cast<int32_t>(audio_tokens);
+  timings_.prompt_tokens = static_cast<int32_t>(count);
+  float *x = embeddings_.reserve(static_cast<size_t>(count * hidden));
+  encoder_.run(mel, frames, settings.full_attention, x + prompt.audio_at * hidden, abort_);
+  timings_.encode_ms = elapsed_ms(start);
+
+  start = now_ns();
+  for (int64_t i = 0; i < count; ++i)
+    if (i < prompt.audio_at || i >= prompt.audio_at + audio_tokens)
+      model_->embed(prompt.ids[static_cast<size_t>(i)], x + i * hidden);
+  decoder_.forward(x, count, logits, abort_);
+  timings_.prefill_ms = elapsed_ms(start);
+}
+
+int32_t Session::choose(const float *logits, float *logprob) {
+  const int64_t vocab = model_->config().decoder.vocab;
+  const float top = kernels_.max(logits, vocab);
+  const float *best = std::find(logits, logits + vocab, top);
+  *logprob = static_cast<float>(-std::log(kernels_.sum_exp(logits, vocab, top)));
+  return best == logits + vocab ? 0 : static_cast<int32_t>(best - logits);  // not found: the scores are NaN
+}
+
+// Greedy search from the given scores.
+void Session::generate(float *logits, int64_t limit, bool ignore_stop, const TokenSink &sink) {
+  LoopGuard guard;
+  Buffer<float> embedding(static_cast<size_t>(model_->config().decoder.hidden));
+  timings_.finish = CHATLLM_ASR_FINISH_LENGTH;
+  int64_t decode_start = 0;
+  while (timings_.new_tokens < limit) {
+    check_abort(abort_);
+    chatllm_asr_token token{};
+    token.id = choose(logits, &token.logprob);
+    token.time_ns = now_ns();
+    if (timings_.first_token_ns == 0) {
+      timings_.first_token_ns = token.time_ns;
+      timings_.first_token_ms = static_cast<double>(token.time_ns - timings_.start_ns) / 1e6;
+      decode_start = token.time_ns;
+    }
+    timings_.decode_ms = static_cast<double>(token.time_ns - decode_start) / 1e6;
+    if (!ignore_stop && prompts_.is_stop(token.id)) {
+      timings_.finish = CHATLLM_ASR_FINISH_STOP;
+      break;
+    }
+    const std::string &bytes = model_->tokenizer().bytes(token.id);
+    token.text = bytes.data();
+    token.text_len = static_cast<int32_t>(bytes.size());
+    token.special = model_->tokenizer().is_special(token.id);
+    ++timings_.new_tokens;
+    pending_ = token.id;
+    sink(token);
+    if (!ignore_stop && guard.push(token.id)) {
+      timings_.finish = CHATLLM_ASR_FINISH_LOOP;
+      break;
+    }
+    if (timings_.new_tokens == limit || decoder_.length() + 1 >= settings_.max_context) break;
+    model_->embed(token.id, embedding.data());
+    decoder_.forward(embedding.data(), 1, logits, abort_);
+    pending_ = -1;
+  }
+  answered_ = true;
+}
+
+// Common frame of a run: clocks, the outcome of an abort, memory that is not kept.
+template <class F>
+void Session::timed_run(F &&body) {
+  const double load_ms = timings_.load_ms;
+  timings_ = {};
+  timings_.size = sizeof timings_;
+  timings_.threads = pool_.size();
+  timings_.load_ms = load_ms;
+  timings_.start_ns = now_ns();
+  abort_ = false;
+  struct Cleanup {  // also when a run fails
+    Session &s;
+    ~Cleanup() {
+      s.timings_.total_ms = elapsed_ms(s.timings_.start_ns);
+      s.decoder_.shrink_cache(std::max(s.decoder_.length(), kKeepPositions));
+      if (s.timings_.audio_ms <= kKeepMs) return;  // fresh pages cost more time than the few that a short clip needs
+      s.encoder_.release();
+      s.products_.release();
+      s.decoder_.release();
+      for (Buffer<float> *buffer : {&s.padded_, &s.mel_data_, &s.embeddings_}) buffer->release();
+    }
+  } cleanup{*this};
+  try {
+    body();
+  } catch (const Aborted &) {
+    timings_.finish = CHATLLM_ASR_FINISH_ABORT;
+  }
+}
+
+void Session::run(const float *pcm, int64_t samples, const RunSettings &settings, const TokenSink &sink) {
+  timed_run([&] {
+    timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
+    pcm = padded(pcm, &samples);
+    float *logits = logits_.reserve(static_cast<size_t>(model_->config().decoder.vocab));
+    prefill(pcm, samples, settings, logits);
+    // Fast speech in any language stays below three tokens per audio token (37 a second).
+    const int64_t limit =
+        settings.max_new_tokens >= 0 ? settings.max_new_tokens : 64 + 3 * static_cast<int64_t>(timings_.audio_tokens);
+    generate(logits, limit, settings.ignore_stop, sink);
+  });
+}
+
+void Session::continue_with(const std::string &suffix, int64_t max_new_tokens, const TokenSink &sink) {
+  if (!answered_) fail(CHATLLM_ASR_BAD_ARGUMENT, "there is no answer to continue: run on audio first");
+  timed_run([&] {
+    std::vector<int32_t> ids = model_->tokenizer().encode(suffix);
+    if (pending_ >= 0) ids.insert(ids.begin(), pending_);
+    if (ids.empty()) fail(CHATLLM_ASR_BAD_ARGUMENT, "the answer is complete: give a suffix to continue after");
+    if (decoder_.length() + static_cast<int64_t>(ids.size()) >= settings_.max_context)
+      fail(CHATLLM_ASR_TOO_LONG, format("the conversation does not fit the context of %lld tokens",
+                                        static_cast<long long>(settings_.max_context)));
+    const int64_t hidden = model_->config().decoder.hidden;
+    float *x = embeddings_.reserve(ids.size() * static_cast<size_t>(hidden));
+    for (size_t i = 0; i < ids.size(); ++i) model_->embed(ids[i], x + static_cast<int64_t>(i) * hidden);
+    float *logits = logits_.reserve(static_cast<size_t>(model_->config().decoder.vocab));
+    decoder_.forward(x, static_cast<int64_t>(ids.size()), logits, abort_);
+    pending_ = -1;
+    generate(logits, max_new_tokens >= 0 ? max_new_tokens : 256, false, sink);
+  });
+}
+
+std::vector<float> Session::log_mel(const float *pcm, int64_t samples, int64_t shape[2]) {
+  check_audio(pcm, samples);
+  shape[0] = mel_.bins();
+  shape[1] = mel_.frames(samples);
+  std::vector<float> mel(static_cast<size_t>(shape[0] * shape[1]));
+  mel_.compute(pcm, samples, mel.data(), pool_);
+  return mel;
+}
+
+std::vector<float> Session::encode(const float *pcm, int64_t samples, bool full_attention, int64_t shape[2]) {
+  std::vector<float> out;
+  timed_run([&] {
+    timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
+    int64_t mel_shape[2];
+    const std::vector<float> mel = log_mel(pcm, samples, mel_shape);
+    shape[0] = model_->config().encoder.total_tokens(mel_shape[1]);
+    shape[1] = model_->config().encoder.output_dim;
+    out.resize(static_cast<size_t>(shape[0] * shape[1]));
+    encoder_.run(mel.data(), mel_shape[1], full_attention, out.data(), abort_);
+  });
+  if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(CHATLLM_ASR_ERROR, "encoding was aborted");
+  return out;
+}
+
+std::vector<float> Session::prefill_logits(const float *pcm, int64_t samples, const RunSettings &settings,
+                                           int64_t shape[2]) {
+  std::vector<float> out(static_cast<size_t>(model_->config().decoder.vocab));
+  shape[0] = 1;
+  shape[1] = static_cast<int64_t>(out.size());
+  timed_run([&] {
+    timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
+    prefill(pcm, samples, settings, out.data());
+  });
+  if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(CHATLLM_ASR_ERROR, "prefill was aborted");
+  return out;
+}
+
+std::vector<int32_t> Session::prompt_ids(int64_t samples, const RunSettings &settings) const {
+  return build_prompt(std::max(samples, kShortest), settings).ids;
+}
+
+std::string Session::info() const {
+  const Config &c = model_->config();
+  std::string languages;
+  for (const auto &language : c.languages) languages += (languages.empty() ? "" : ", ") + json_quote(language);
+  return "{\"name\": " + json_quote(c.name) + ", \"path\": " + json_quote(settings_.model_path) +
+         format(", \"kernels\": \"%s\", \"threads\": %d, \"tensor_type\": \"%s\", \"context_length\": %lld",
+                kernels_.name, pool_.size(), type_name(model_->file().header().type),
+                static_cast<long long>(settings_.max_context)) +
+         format(
+             ", \"vocab_size\": %d, \"hidden_size\": %d, \"layers\": %d, \"heads\": %d, \"kv_heads\": %d, "
+             "\"head_dim\": %d",
+             c.decoder.vocab, c.decoder.hidden, c.decoder.layers, c.decoder.heads, c.decoder.kv_heads,
+             c.decoder.head_dim) +
+         format(", \"encoder_width\": %d, \"encoder_layers\": %d, \"mel_bins\": %d", c.encoder.d_model,
+                c.encoder.layers, c.encoder.mel_bins) +
+         ", \"languages\": [" + languages + "]}";
+}
+
+}  // namespace chatllm

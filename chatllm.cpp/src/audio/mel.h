@@ -1,0 +1,38 @@
+// Log-mel features as Whisper's feature extractor computes them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "nn/buffer.h"
+#include "nn/thread_pool.h"
+
+namespace chatllm {
+
+constexpr int kSampleRate = 16000;
+
+class LogMel {
+ public:
+  explicit LogMel(int bins, int n_fft = 400, int hop = 160);
+
+  int bins() const { return bins_; }
+  int64_t frames(int64_t samples) const { return samples / hop_; }
+  // out[bins][frames]: periodic Hann window, centred frames with reflected borders, power spectrum, Slaney mel filters,
+  // log10 with a floor of 1e-10 and of 8 below the clip's maximum, then (x + 4) / 4. `samples` > 0, 16 kHz.
+  void compute(const float *pcm, int64_t samples, float *out, ThreadPool &pool) const;
+
+ private:
+  static constexpr int kLanes = 8;  // transforms side by side, two real frames in each
+  void spectrum(const float *pcm, int64_t samples, int64_t first, int64_t frames, float *work, float *power) const;
+
+  int bins_, n_fft_, hop_, freqs_;
+  std::vector<float> window_, cos_, sin_;
+  std::vector<int> factors_;
+  struct Filter {
+    int first;
+    std::vector<float> weights;
+  };
+  std::vector<Filter> filters_;
+};
+
+}  // namespace chatllm

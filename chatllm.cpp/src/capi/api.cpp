@@ -1,0 +1,391 @@
+// The C functions: arguments are checked, everything else happens in Object.
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+
+#include "capi/object.h"
+#include "model/error.h"
+#include "model/ggmm.h"
+#include "nn/peak.h"
+
+using chatllm::fail;
+using chatllm::Object;
+
+struct chatllm_obj : Object {};
+
+namespace {
+
+struct InitWords {
+  std::mutex mutex;
+  std::vector<std::string> words;
+};
+
+InitWords &process_words() {
+  static InitWords *const words = new InitWords;  // never destroyed: objects may outlive static destruction
+  return *words;
+}
+
+int no_object() {
+  try {
+    chatllm::thread_error() = "the object is NULL";
+  } catch (...) {
+  }
+  return CHATLLM_ASR_BAD_ARGUMENT;
+}
+
+const char *require(const char *text, const char *what) {
+  if (text == nullptr) fail(CHATLLM_ASR_BAD_ARGUMENT, chatllm::format("%s is NULL", what));
+  return text;
+}
+
+template <class F>
+int call(chatllm_obj *obj, F &&body) {
+  return obj == nullptr ? no_object() : obj->call(body);
+}
+
+template <class F>
+int call_async(chatllm_obj *obj, F &&body) {
+  return obj == nullptr ? no_object() : obj->call_async(body);
+}
+
+int unsupported(chatllm_obj *obj, const char *what) {
+  return call(obj, [&] { Object::unsupported(what); });
+}
+
+int unsupported_async(chatllm_obj *obj, const char *what) {
+  return call_async(obj, [what] { Object::unsupported(what); });
+}
+
+// Hands a vector of floats over to the caller.
+void hand_over(const std::vector<float> &values, float **data) {
+  *data = static_cast<float *>(std::malloc(values.empty() ? 1 : values.size() * sizeof(float)));
+  if (*data == nullptr) throw std::bad_alloc();
+  std::memcpy(*data, values.data(), values.size() * sizeof(float));
+}
+
+void require_outputs(float **data, const int64_t *shape) {
+  if (data == nullptr || shape == nullptr) fail(CHATLLM_ASR_BAD_ARGUMENT, "the place for the result is NULL");
+  *data = nullptr;
+}
+
+}  // namespace
+
+namespace chatllm {
+
+std::vector<std::string> init_words() {
+  std::lock_guard<std::mutex> lock(process_words().mutex);
+  return process_words().words;
+}
+
+}  // namespace chatllm
+
+extern "C" {
+
+void API_CALL chatllm_append_init_param(const char *utf8_str) {
+  if (utf8_str == nullptr) return;
+  try {
+    std::lock_guard<std::mutex> lock(process_words().mutex);
+    process_words().words.emplace_back(utf8_str);
+  } catch (...) {
+  }
+}
+
+int API_CALL chatllm_init(void) {
+  return CHATLLM_ASR_OK;
+}
+
+struct chatllm_obj *API_CALL chatllm_create(void) {
+  try {
+    return new chatllm_obj;
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+int API_CALL chatllm_destroy(struct chatllm_obj *obj) {
+  if (obj == nullptr) return no_object();
+  if (!obj->acquire_for_destroy()) return CHATLLM_ASR_BUSY;
+  delete obj;
+  chatllm::trim_heap();
+  return CHATLLM_ASR_OK;
+}
+
+void API_CALL chatllm_append_param(struct chatllm_obj *obj, const char *utf8_str) {
+  call(obj, [&] { obj->words.emplace_back(require(utf8_str, "the word")); });
+}
+
+int API_CALL chatllm_start(struct chatllm_obj *obj, f_chatllm_print f_print, f_chatllm_end f_end, void *user_data) {
+  return call(obj, [&] { obj->start({f_print, f_end, user_data}); });
+}
+
+void API_CALL chatllm_set_gen_max_tokens(struct chatllm_obj *obj, int gen_max_tokens) {
+  call(obj, [&] { obj->gen_max_tokens = gen_max_tokens < 0 ? -1 : gen_max_tokens; });
+}
+
+void API_CALL chatllm_restart(struct chatllm_obj *obj, const char *utf8_sys_prompt) {
+  call(obj, [&] { obj->restart(utf8_sys_prompt); });
+}
+
+void API_CALL chatllm_multimedia_msg_prepare(struct chatllm_obj *obj) {
+  call(obj, [&] { obj->message.clear(); });
+}
+
+int API_CALL chatllm_multimedia_msg_append(struct chatllm_obj *obj, const char *type, const char *utf8_str) {
+  return call(obj, [&] { obj->append_to_message(require(type, "the type"), require(utf8_str, "the data")); });
+}
+
+int API_CALL chatllm_user_input(struct chatllm_obj *obj, const char *utf8_str) {
+  return call(obj, [&] { obj->run_text(require(utf8_str, "the text")); });
+}
+
+int API_CALL chatllm_user_input_multimedia_msg(struct chatllm_obj *obj) {
+  return call(obj, [&] { obj->run_message(); });
+}
+
+void API_CALL chatllm_history_append(struct chatllm_obj *obj, int, const char *) {
+  unsupported(obj, "a history");
+}
+int API_CALL chatllm_history_append_multimedia_msg(struct chatllm_obj *obj, int) {
+  return unsupported(obj, "a history");
+}
+
+int API_CALL chatllm_get_cursor(struct chatllm_obj *obj) {
+  int cursor = -1;
+  call(obj, [&] { cursor = static_cast<int>(obj->session().cursor()); });
+  return cursor;
+}
+
+int API_CALL chatllm_set_cursor(struct chatllm_obj *obj, int pos) {
+  return call(obj, [&] { obj->session().set_cursor(pos); });
+}
+
+int API_CALL chatllm_set_ai_prefix(struct chatllm_obj *obj, const char *utf8_str) {
+  return call(obj, [&] { obj->ai_prefix = require(utf8_str, "the prefix"); });
+}
+
+int API_CALL chatllm_ai_continue(struct chatllm_obj *obj, const char *utf8_str) {
+  return call(obj, [&] { obj->continue_answer(require(utf8_str, "the suffix")); });
+}
+
+int API_CALL chatllm_tool_input(struct chatllm_obj *obj, const char *) {
+  return unsupported(obj, "tool input");
+}
+int API_CALL chatllm_tool_completion(struct chatllm_obj *obj, const char *) {
+  return unsupported(obj, "tool completion");
+}
+
+int API_CALL chatllm_text_tokenize(struct chatllm_obj *obj, const char *utf8_str) {
+  int count = -1;
+  const int status = call(obj, [&] { count = obj->tokenize(require(utf8_str, "the text")); });
+  return status == CHATLLM_ASR_OK ? count : -1;
+}
+
+int API_CALL chatllm_embedding(struct chatllm_obj *obj, const char *, int) {
+  return unsupported(obj, "embedding");
+}
+int API_CALL chatllm_qa_rank(struct chatllm_obj *obj, const char *, const char *) {
+  return unsupported(obj, "ranking");
+}
+int API_CALL chatllm_rag_select_store(struct chatllm_obj *obj, const char *) {
+  return unsupported(obj, "a vector store");
+}
+
+void API_CALL chatllm_abort_generation(struct chatllm_obj *obj) {
+  if (obj != nullptr) obj->abort();
+}
+
+void API_CALL chatllm_show_statistics(struct chatllm_obj *obj) {
+  call(obj, [&] { obj->show_statistics(); });
+}
+
+int API_CALL chatllm_save_session(struct chatllm_obj *obj, const char *) {
+  return unsupported(obj, "saving a session");
+}
+int API_CALL chatllm_load_session(struct chatllm_obj *obj, const char *) {
+  return unsupported(obj, "loading a session");
+}
+
+int API_CALL chatllm_async_start(struct chatllm_obj *obj, f_chatllm_print f_print, f_chatllm_end f_end,
+                                 void *user_data) {
+  return call_async(obj, [=] { obj->start({f_print, f_end, user_data}); });
+}
+
+int API_CALL chatllm_async_user_input(struct chatllm_obj *obj, const char *utf8_str) {
+  if (utf8_str == nullptr) return chatllm_user_input(obj, nullptr);
+  try {
+    return call_async(obj, [obj, text = std::string(utf8_str)] { obj->run_text(text); });
+  } catch (...) {
+    return CHATLLM_ASR_NO_MEMORY;
+  }
+}
+
+int API_CALL chatllm_async_user_input_multimedia_msg(struct chatllm_obj *obj) {
+  return call_async(obj, [obj] { obj->run_message(); });
+}
+
+int API_CALL chatllm_async_ai_continue(struct chatllm_obj *obj, const char *utf8_str) {
+  if (utf8_str == nullptr) return chatllm_ai_continue(obj, nullptr);
+  try {
+    return call_async(obj, [obj, text = std::string(utf8_str)] { obj->continue_answer(text); });
+  } catch (...) {
+    return CHATLLM_ASR_NO_MEMORY;
+  }
+}
+
+int API_CALL chatllm_async_tool_input(struct chatllm_obj *obj, const char *) {
+  return unsupported_async(obj, "tool input");
+}
+int API_CALL chatllm_async_tool_completion(struct chatllm_obj *obj, const char *) {
+  return unsupported_async(obj, "tool completion");
+}
+int API_CALL chatllm_async_embedding(struct chatllm_obj *obj, const char *, int) {
+  return unsupported_async(obj, "embedding");
+}
+int API_CALL chatllm_async_qa_rank(struct chatllm_obj *obj, const char *, const char *) {
+  return unsupported_async(obj, "ranking");
+}
+int API_CALL chatllm_get_async_result_int(struct chatllm_obj *obj) {
+  return obj == nullptr ? no_object() : obj->async_result();
+}
+
+const char *API_CALL chatllm_get_token_vocab(struct chatllm_obj *obj, int *n_vocab, int *width) {
+  const char *table = nullptr;
+  call(obj, [&] { table = obj->token_vocab(n_vocab, width); });
+  return table;
+}
+
+void API_CALL chatllm_set_lens_callback(struct chatllm_obj *, f_chatllm_lens_callback, void *) {}
+
+const char *API_CALL chatllm_inspect_model(const char *utf8_path) {
+  static thread_local std::string text;
+  try {
+    try {
+      const chatllm::GgmmFile file(require(utf8_path, "the path"), false);
+      const auto &h = file.header();
+      const chatllm::Json &root = file.metadata()["config.json"];
+      const chatllm::Json &audio = root["thinker_config"]["audio_config"];
+      std::string languages;
+      for (const auto &language : root["support_languages"].items())
+        languages += (languages.empty() ? "" : ", ") + chatllm::json_quote(language.string());
+      text = "{\"path\": " + chatllm::json_quote(utf8_path) +
+             ", \"name\": " + chatllm::json_quote(file.metadata()["model_name"].string()) +
+             chatllm::format(", \"purpose\": \"%s\", \"file_bytes\": %zu, \"model_type\": %d, \"tensor_type\": \"%s\"",
+                             h.model_type == chatllm::kModelQwen3Asr ? "ASR" : "ForcedAligner", file.file().size(),
+                             h.model_type, chatllm::type_name(h.type)) +
+             chatllm::format(
+                 ", \"vocab_size\": %d, \"hidden_size\": %d, \"layers\": %d, \"heads\": %d, \"kv_heads\": %d, "
+                 "\"head_dim\": %d, \"ffn\": %d",
+                 h.vocab_size, h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn) +
+             chatllm::format(", \"context_length\": %d, \"encoder_width\": %.0f, \"encoder_layers\": %.0f",
+                             h.max_positions, audio["d_model"].number(0), audio["encoder_layers"].number(0)) +
+             ", \"languages\": [" + languages + "]}";
+    } catch (const std::exception &e) {
+      text = "{\"error\": " + chatllm::json_quote(e.what()) + "}";
+    }
+  } catch (...) {
+    return "{\"error\": \"memory is short\"}";
+  }
+  return text.c_str();
+}
+
+void API_CALL chatllm_asr_set_token_callback(struct chatllm_obj *obj, f_chatllm_asr_token f_token, void *user_data) {
+  call(obj, [&] {
+    obj->on_token = f_token;
+    obj->on_token_data = user_data;
+  });
+}
+
+int API_CALL chatllm_asr_run(struct chatllm_obj *obj, const float *pcm, int64_t n_samples,
+                             const chatllm_asr_options *options) {
+  return call(obj, [&] { obj->run(pcm, n_samples, obj->settings(options)); });
+}
+
+int API_CALL chatllm_asr_get_timings(struct chatllm_obj *obj, chatllm_asr_timings *timings) {
+  return call(obj, [&] {
+    if (timings == nullptr || timings->size < sizeof(chatllm_asr_timings))
+      fail(CHATLLM_ASR_BAD_ARGUMENT, "the timings' size is not set: they come from another version of the header");
+    *timings = obj->session().timings();
+    timings->size = sizeof(chatllm_asr_timings);
+  });
+}
+
+int API_CALL chatllm_asr_log_mel(struct chatllm_obj *obj, const float *pcm, int64_t n_samples, float **data,
+                                 int64_t shape[2]) {
+  return call(obj, [&] {
+    require_outputs(data, shape);
+    hand_over(obj->session().log_mel(pcm, n_samples, shape), data);
+  });
+}
+
+int API_CALL chatllm_asr_encode(struct chatllm_obj *obj, const float *pcm, int64_t n_samples, int attention,
+                                float **data, int64_t shape[2]) {
+  return call(obj, [&] {
+    require_outputs(data, shape);
+    hand_over(obj->session().encode(pcm, n_samples, attention == CHATLLM_ASR_FULL, shape), data);
+  });
+}
+
+int API_CALL chatllm_asr_prefill_logits(struct chatllm_obj *obj, const float *pcm, int64_t n_samples,
+                                        const chatllm_asr_options *options, float **data, int64_t shape[2]) {
+  return call(obj, [&] {
+    require_outputs(data, shape);
+    hand_over(obj->session().prefill_logits(pcm, n_samples, obj->settings(options), shape), data);
+  });
+}
+
+void API_CALL chatllm_asr_free(void *data) {
+  std::free(data);
+}
+
+int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_t n_samples, const chatllm_asr_options *options,
+                                        int32_t *ids, int64_t capacity) {
+  int64_t count = 0;
+  const int status = call(obj, [&] {
+    const std::vector<int32_t> prompt = obj->session().prompt_ids(n_samples, obj->settings(options));
+    count = static_cast<int64_t>(prompt.size());
+    if (ids != nullptr && capacity > 0)
+      std::memcpy(ids, prompt.data(), static_cast<size_t>(std::min(count, capacity)) * sizeof(int32_t));
+  });
+  return status == CHATLLM_ASR_OK ? count : status;
+}
+
+const char *API_CALL chatllm_asr_last_error(struct chatllm_obj *obj) {
+  return obj == nullptr ? chatllm::thread_error().c_str() : obj->last_error().c_str();
+}
+
+const char *API_CALL chatllm_asr_model_info(struct chatllm_obj *obj) {
+  return obj == nullptr ? nullptr : obj->model_info();
+}
+
+const char *API_CALL chatllm_asr_kernel_sets(void) {
+  return chatllm::kernel_names();
+}
+
+int API_CALL chatllm_asr_measure_machine(const char *kernels, int threads, chatllm_asr_machine *machine) {
+  try {
+    try {
+      if (machine == nullptr || machine->size < sizeof(chatllm_asr_machine))
+        fail(CHATLLM_ASR_BAD_ARGUMENT, "the machine's size is not set: it comes from another version of the header");
+      chatllm::ThreadPool pool(chatllm::thread_count(threads));
+      const chatllm::Roofline r = chatllm::measure_roofline(chatllm::choose_kernels(kernels), pool);
+      *machine = {sizeof(chatllm_asr_machine), pool.size(), r.int8_ops, r.bf16_ops, r.float_ops, r.read_bytes};
+      return CHATLLM_ASR_OK;
+    } catch (const chatllm::Error &e) {
+      chatllm::thread_error() = e.what();
+      return e.status();
+    } catch (const std::exception &) {
+      chatllm::thread_error() = "memory or threads are short";
+      return CHATLLM_ASR_NO_MEMORY;
+    }
+  } catch (...) {
+    return CHATLLM_ASR_NO_MEMORY;
+  }
+}
+
+const char *API_CALL chatllm_asr_version(void) {
+  return "0.1.0";
+}
+
+}  // extern "C"

@@ -1,0 +1,159 @@
+// The object behind chatllm_obj: words, a session, callbacks, one call at a time.
+#pragma once
+
+#include <atomic>
+#include <climits>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "capi/options.h"
+#include "libchatllm_asr.h"
+#include "model/error.h"
+
+namespace chatllm {
+
+struct Callbacks {
+  f_chatllm_print print = nullptr;
+  f_chatllm_end end = nullptr;
+  void *user_data = nullptr;
+};
+
+// A failure that has been printed already: on its way out of a generation.
+struct Reported {
+  int status;
+};
+
+// Words of chatllm_append_init_param.
+std::vector<std::string> init_words();
+
+class Object {
+ public:
+  Object();
+  ~Object();
+
+  std::vector<std::string> words;
+
+  // Runs body() as the object's only call: refuses when another one is under way or the process was forked, turns
+  // exceptions into a status, the last error and a PRINTLN_ERROR line.
+  template <class F>
+  int call(F &&body) noexcept;
+  // The same on a thread of the object's own; then the event PRINT_EVT_ASYNC_COMPLETED.
+  template <class F>
+  int call_async(F &&body) noexcept;
+
+  void start(const Callbacks &callbacks);
+  void run(const float *pcm, int64_t samples, const RunSettings &settings);
+  void run_text(const std::string &text);
+  void run_message();
+  void continue_answer(const std::string &suffix);
+  void append_to_message(const std::string &type, const char *data);
+  void restart(const char *system);
+  int tokenize(const std::string &text);
+  const char *token_vocab(int *count, int *width);
+  void show_statistics();
+  RunSettings settings(const chatllm_asr_options *options) const;
+  Session &session();
+  [[noreturn]] static void unsupported(const char *what);
+
+  void abort() noexcept;
+  bool busy() const { return busy_; }
+  int async_result() const { return async_result_; }
+  const std::string &last_error() const { return last_error_; }
+  const char *model_info() const { return info_.empty() ? nullptr : info_.c_str(); }
+  // True when the object may be freed: nothing is running.
+  bool acquire_for_destroy() noexcept;
+
+  f_chatllm_asr_token on_token = nullptr;
+  void *on_token_data = nullptr;
+  std::vector<float> message;  // audio of the message being built
+  std::string ai_prefix;
+  int64_t gen_max_tokens = -1;
+
+ private:
+  int admit() noexcept;  // 0, or the status of the refusal
+  int finish_error(int status, const std::string &message) noexcept;
+  void print(int type, const std::string &text) const {
+    if (callbacks_.print != nullptr) callbacks_.print(callbacks_.user_data, type, text.c_str());
+  }
+  void emit(const chatllm_asr_token &token);
+  template <class F>
+  void generation(F &&body);
+  template <class F>
+  int guarded(F &&body) noexcept;
+  std::vector<float> audio_of(const std::string &text) const;
+
+  Callbacks callbacks_;
+  Options options_;
+  std::unique_ptr<Session> session_;
+  std::mutex session_mutex_;  // guards the pointer against abort() from other threads
+  std::string context_, unfinished_;
+  std::string last_error_, info_, vocab_table_;
+  std::atomic<bool> busy_{false};
+  std::atomic<int> async_result_{0};
+  std::thread thread_;
+  long process_;
+};
+
+// The last failure on this thread that had no object.
+std::string &thread_error();
+
+template <class F>
+int Object::guarded(F &&body) noexcept {
+  try {
+    try {
+      body();
+      return CHATLLM_ASR_OK;
+    } catch (const Reported &e) {
+      return e.status;
+    } catch (const Error &e) {
+      return finish_error(e.status(), e.what());
+    } catch (const std::bad_alloc &) {
+      return finish_error(CHATLLM_ASR_NO_MEMORY,
+                          "memory is short: close other models or programs, or use a smaller model");
+    } catch (const std::exception &e) {
+      return finish_error(CHATLLM_ASR_ERROR, e.what());
+    }
+  } catch (...) {
+    return CHATLLM_ASR_NO_MEMORY;  // even the message did not fit
+  }
+}
+
+template <class F>
+int Object::call(F &&body) noexcept {
+  if (const int refused = admit()) return refused;
+  const int status = guarded(body);
+  busy_ = false;
+  return status;
+}
+
+template <class F>
+int Object::call_async(F &&body) noexcept {
+  if (const int refused = admit()) return refused;
+  async_result_ = INT_MIN;
+  const int status = guarded([&] {
+    if (thread_.joinable()) {
+      if (thread_.get_id() == std::this_thread::get_id())
+        thread_.detach();  // called from the completion event: this thread ends by itself
+      else
+        thread_.join();
+    }
+    thread_ = std::thread([this, body] {
+      const int result = guarded(body);
+      const Callbacks callbacks = callbacks_;
+      async_result_ = result;
+      busy_ = false;
+      // From here on the object may be destroyed, by the event's receiver at the latest.
+      if (callbacks.print != nullptr) callbacks.print(callbacks.user_data, PRINT_EVT_ASYNC_COMPLETED, "");
+    });
+  });
+  if (status != CHATLLM_ASR_OK) {
+    async_result_ = status;
+    busy_ = false;
+  }
+  return status;
+}
+
+}  // namespace chatllm

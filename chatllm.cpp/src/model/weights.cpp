@@ -1,0 +1,195 @@
+#include "model/weights.h"
+
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "model/error.h"
+#include "nn/pack.h"
+
+namespace chatllm {
+
+// Collects what is to be packed, then packs everything into one arena with all threads.
+class Model::Packer {
+ public:
+  Packer(const GgmmFile &file, const Kernels &kernels) : file_(file), kernels_(kernels) {}
+
+  const float *vector(const std::string &name, int64_t size) {
+    const Tensor &tensor = file_.get(name, {size});
+    if (tensor.type != DType::F32)
+      fail(CHATLLM_ASR_BAD_MODEL,
+           format("the model file is damaged: tensor '%s' is %s instead of f32", name.c_str(), type_name(tensor.type)));
+    return reinterpret_cast<const float *>(tensor.data);
+  }
+
+  LayerNorm layer_norm(const std::string &name, int64_t size) {
+    return {vector(name + ".weight", size), vector(name + ".bias", size)};
+  }
+
+  // Appends the matrix `name`.weight (and .bias) to a linear layer.
+  void add(Linear &linear, const std::string &name, int64_t rows, int64_t cols, bool bias) {
+    place(linear, file_.get(name + ".weight", {rows, cols}), rows, cols, bias ? vector(name + ".bias", rows) : nullptr,
+          {});
+  }
+
+  // A 3x3 convolution as a matrix whose columns follow the order of pixels in a channels-last map.
+  void add_conv(Linear &linear, const std::string &name, int64_t out, int64_t in) {
+    const Tensor &tensor = file_.get(name + ".weight", {out, in, 3, 3});
+    if (tensor.type != DType::F16 && tensor.type != DType::F32)
+      fail(CHATLLM_ASR_BAD_MODEL,
+           format("the model file is damaged: tensor '%s.weight' is neither f16 nor f32", name.c_str()));
+    const size_t size = tensor.type == DType::F16 ? 2 : 4;
+    std::vector<uint8_t> permuted(tensor.bytes);
+    for (int64_t o = 0; o < out; ++o)
+      for (int64_t i = 0; i < in; ++i)
+        for (int64_t k = 0; k < 9; ++k)
+          std::memcpy(&permuted[static_cast<size_t>((o * 9 + k) * in + i) * size],
+                      tensor.data + static_cast<size_t>((o * in + i) * 9 + k) * size, size);
+    place(linear, tensor, out, 9 * in, vector(name + ".bias", out), std::move(permuted));
+  }
+
+  // Packs; afterwards the matrices are usable as long as the arena lives. Layers must not move any more.
+  Pages finish(ThreadPool &pool) {
+    size_t bytes = 0;
+    for (Job &job : jobs_) {
+      job.at = bytes;
+      bytes += (job_bytes(job) + 63) / 64 * 64;
+    }
+    Pages arena(bytes);
+    for (Job &job : jobs_) {
+      Matrix &m = job.linear->parts[job.part].matrix;
+      uint8_t *target = arena.data() + job.at;
+      m.data = target;
+      if (m.layout == Layout::Rows) {
+        std::memcpy(target, job.permuted.data(), job.permuted.size());
+      } else {
+        const uint8_t *source = job.permuted.empty() ? job.tensor->data : job.permuted.data();
+        if (job.permuted.empty()) file_.file().will_need(source, job.tensor->bytes);
+        constexpr int64_t kPanels = 4;
+        pool.run((m.panels() + kPanels - 1) / kPanels, [&](int64_t task, int) {
+          pack_panels(m.type, source, m, task * kPanels, std::min((task + 1) * kPanels, m.panels()), target);
+        });
+        file_.file().release(job.tensor->data, job.tensor->bytes);
+      }
+      job.permuted = {};
+    }
+    return arena;
+  }
+
+ private:
+  struct Job {
+    Linear *linear;
+    size_t part;
+    const Tensor *tensor;
+    std::vector<uint8_t> permuted;  // the tensor's values in another order; empty: as in the file
+    size_t at;
+  };
+
+  static size_t job_bytes(const Job &job) {
+    const Matrix &m = job.linear->parts[job.part].matrix;
+    return static_cast<size_t>(m.layout == Layout::Rows ? m.rows : m.panels()) * panel_bytes(m);
+  }
+
+  void place(Linear &linear, const Tensor &tensor, int64_t rows, int64_t cols, const float *bias,
+             std::vector<uint8_t> permuted) {
+    Linear::Part part;
+    part.matrix.rows = rows;
+    part.matrix.cols = cols;
+    part.matrix.type = tensor.type;
+    part.matrix.layout = panel_layout(tensor.type, kernels_);
+    part.bias = bias;
+    part.offset = linear.rows;
+    linear.rows += rows;
+    linear.cols = cols;
+    linear.parts.push_back(part);
+    if (part.matrix.layout == Layout::Rows && permuted.empty())
+      linear.parts.back().matrix.data = tensor.data;
+    else
+      jobs_.push_back({&linear, linear.parts.size() - 1, &tensor, std::move(permuted), 0});
+  }
+
+  const GgmmFile &file_;
+  const Kernels &kernels_;
+  std::vector<Job> jobs_;
+};
+
+Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
+    : file_(path), config_(Config::read(file_)), tokenizer_(file_) {
+  if (file_.header().model_type != kModelQwen3Asr)
+    fail(CHATLLM_ASR_BAD_MODEL,
+         format("model file '%s' holds the forced aligner, which does not transcribe: use a Qwen3-ASR model",
+                path.c_str()));
+  Packer packer(file_, kernels);
+
+  const EncoderConfig &ec = config_.encoder;
+  const int64_t d = ec.d_model;
+  packer.add_conv(encoder_.conv1, "audio.conv2d1", ec.conv_channels, 1);
+  packer.add_conv(encoder_.conv2, "audio.conv2d2", ec.conv_channels, ec.conv_channels);
+  packer.add_conv(encoder_.conv3, "audio.conv2d3", ec.conv_channels, ec.conv_channels);
+  packer.add(encoder_.conv_out, "audio.conv_out", d, static_cast<int64_t>(ec.conv_channels) * ec.conv_bins(), false);
+  encoder_.layers.resize(static_cast<size_t>(ec.layers));
+  for (int i = 0; i < ec.layers; ++i) {
+    EncoderLayer &layer = encoder_.layers[static_cast<size_t>(i)];
+    const std::string at = "audio.layers." + std::to_string(i);
+    layer.attention_norm = packer.layer_norm(at + ".input_layernorm", d);
+    layer.mlp_norm = packer.layer_norm(at + ".post_attention_layernorm", d);
+    for (const char *name : {".self_attn.q_proj", ".self_attn.k_proj", ".self_attn.v_proj"})
+      packer.add(layer.qkv, at + name, d, d, true);
+    packer.add(layer.out, at + ".self_attn.o_proj", d, d, true);
+    packer.add(layer.fc0, at + ".mlp.fc0", ec.ffn, d, true);
+    packer.add(layer.fc1, at + ".mlp.fc1", d, ec.ffn, true);
+  }
+  encoder_.ln_post = packer.layer_norm("audio.ln_post", d);
+  packer.add(encoder_.proj1, "multi_modal_projector.proj1", d, d, true);
+  packer.add(encoder_.proj2, "multi_modal_projector.proj2", ec.output_dim, d, true);
+
+  const DecoderConfig &dc = config_.decoder;
+  const int64_t q_rows = static_cast<int64_t>(dc.heads) * dc.head_dim,
+                kv_rows = static_cast<int64_t>(dc.kv_heads) * dc.head_dim;
+  decoder_.embedding = &file_.get("model.embed_tokens.weight", {dc.vocab, dc.hidden});
+  decoder_.layers.resize(static_cast<size_t>(dc.layers));
+  for (int i = 0; i < dc.layers; ++i) {
+    DecoderLayer &layer = decoder_.layers[static_cast<size_t>(i)];
+    const std::string at = "model.layers." + std::to_string(i);
+    layer.attention_norm = packer.vector(at + ".input_layernorm.weight", dc.hidden);
+    layer.mlp_norm = packer.vector(at + ".post_attention_layernorm.weight", dc.hidden);
+    layer.q_norm = packer.vector(at + ".self_attn.q_norm.weight", dc.head_dim);
+    layer.k_norm = packer.vector(at + ".self_attn.k_norm.weight", dc.head_dim);
+    packer.add(layer.qkv, at + ".self_attn.q_proj", q_rows, dc.hidden, false);
+    packer.add(layer.qkv, at + ".self_attn.k_proj", kv_rows, dc.hidden, false);
+    packer.add(layer.qkv, at + ".self_attn.v_proj", kv_rows, dc.hidden, false);
+    packer.add(layer.out, at + ".self_attn.o_proj", dc.hidden, q_rows, false);
+    packer.add(layer.gate_up, at + ".mlp.gate_proj", dc.ffn, dc.hidden, false);
+    packer.add(layer.gate_up, at + ".mlp.up_proj", dc.ffn, dc.hidden, false);
+    packer.add(layer.down, at + ".mlp.down_proj", dc.hidden, dc.ffn, false);
+  }
+  decoder_.norm = packer.vector("model.norm.weight", dc.hidden);
+  const bool has_head = file_.find("lm_head.weight") != nullptr;
+  packer.add(decoder_.lm_head, has_head ? "lm_head" : "model.embed_tokens", dc.vocab, dc.hidden, false);
+  arena_ = packer.finish(pool);
+}
+
+void Model::embed(int32_t token, float *out) const {
+  const Tensor &table = *decoder_.embedding;
+  dequantize_row(table.type, table.data + static_cast<size_t>(token) * table.row_bytes(), out, table.cols());
+}
+
+std::shared_ptr<const Model> Model::open(const std::string &path, const Kernels &kernels, ThreadPool &pool) {
+  using Key = std::pair<FileIdentity, const Kernels *>;
+  struct Cache {
+    std::mutex mutex;
+    std::map<Key, std::weak_ptr<const Model>> models;
+  };
+  static Cache *const cache = new Cache;  // never destroyed: objects may outlive static destruction
+
+  const Key key(MappedFile(path).identity(), &kernels);
+  std::lock_guard<std::mutex> lock(cache->mutex);  // a second loader waits for the first and then shares its result
+  for (auto it = cache->models.begin(); it != cache->models.end();)
+    it = it->second.expired() ? cache->models.erase(it) : std::next(it);
+  if (auto model = cache->models[key].lock()) return model;
+  std::shared_ptr<const Model> model(new Model(path, kernels, pool));
+  cache->models[key] = model;
+  return model;
+}
+
+}  // namespace chatllm

@@ -1,0 +1,230 @@
+// AVX-512 kernels, included by kernels_avx512.cpp and, with CHATLLM_VNNI set to 1, by kernels_avx512vnni.cpp.
+// V: sixteen floats. Products: a tile of twelve tokens against one panel (int8) or two (float) of sixteen rows.
+
+constexpr int W = 16, kTile = 12, kSgemmRows = 12;
+constexpr int64_t kAhead = 2048;  // bytes
+
+struct V {
+  __m512 v;
+  static V load(const float *p) { return {_mm512_loadu_ps(p)}; }
+  static V load_half(const uint16_t *p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)))};
+  }
+  static V set(float x) { return {_mm512_set1_ps(x)}; }
+  static V zero() { return {_mm512_setzero_ps()}; }
+  void store(float *p) const { _mm512_storeu_ps(p, v); }
+  void store_half(uint16_t *p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(p),
+                        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+};
+inline V operator+(V a, V b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+inline V operator-(V a, V b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+inline V operator*(V a, V b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
+inline V operator/(V a, V b) {
+  return {_mm512_div_ps(a.v, b.v)};
+}
+inline V fma(V a, V b, V c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+inline V max(V a, V b) {
+  return {_mm512_max_ps(a.v, b.v)};
+}
+inline V min(V a, V b) {
+  return {_mm512_min_ps(a.v, b.v)};
+}
+inline V abs(V a) {
+  return {_mm512_abs_ps(a.v)};
+}
+inline V round(V a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline V exp2i(V a, V n) {
+  return {_mm512_scalef_ps(a.v, n.v)};
+}
+inline float reduce_add(V a) {
+  return _mm512_reduce_add_ps(a.v);
+}
+inline float reduce_max(V a) {
+  return _mm512_reduce_max_ps(a.v);
+}
+
+inline int32_t quantize_group(const float *x, float inverse, int8_t *q) {
+  const __m512 factor = _mm512_set1_ps(inverse);
+  const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor));
+  const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), factor));
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(q), _mm512_cvtsepi32_epi8(a));
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(q + 16), _mm512_cvtsepi32_epi8(b));
+  return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+}
+
+#include "nn/float_ops.inl"
+
+// acc plus, for each of 16 rows the dot product of its four unsigned bytes in w with the four signed bytes at a.
+#if CHATLLM_VNNI && defined(__GNUC__)
+inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
+  // Assembly, since GCC 12 copies a register around each such intrinsic in a loop.
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const int32_t *>(a)));
+  return acc;
+}
+#elif CHATLLM_VNNI
+inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
+  return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(*reinterpret_cast<const int32_t *>(a)));
+}
+#else
+// w below 16: no pair of products leaves 16 bits.
+inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
+  int32_t four;
+  std::memcpy(&four, a, 4);
+  const __m512i products = _mm512_maddubs_epi16(w, _mm512_set1_epi32(four));
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(products, _mm512_set1_epi16(1)));
+}
+#endif
+
+inline __m512 load_halves(const uint8_t *p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
+
+// One panel of int8 products for N tokens. Per group of 32 inputs and token: 8 dot products (256 bytes of nibbles or
+// 512 of bytes shared by the N tokens), one conversion, one product of scales, one multiply-add. N integer and N float
+// accumulators.
+template <int N, Layout kLayout>
+inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
+  constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
+  constexpr int64_t kValues = kNibbles ? 256 : 512, kScales = kMinimum ? 64 : 32;
+  const __m512i low_bits = _mm512_set1_epi8(15);
+  __m512 sum[N];
+  each<N>([&](auto n) { sum[n] = _mm512_setzero_ps(); });
+  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
+    const uint8_t *pair = panel + (g >> 1) * 2 * (kValues + kScales);
+    const uint8_t *values = pair + (g & 1) * kValues;
+    const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32;
+    if constexpr (N <= 2) {  // little work per byte: fetch ahead across pages, where the hardware stops
+      each<kValues / 64>(
+          [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
+    }
+    const int8_t *q = reinterpret_cast<const int8_t *>(tile);
+    const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
+    const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
+    __m512i acc[N];
+    each<N>([&](auto n) {
+      if constexpr (kMinimum)
+        acc[n] = _mm512_setzero_si512();
+      else if constexpr (kNibbles)
+        acc[n] = _mm512_set1_epi32(correction[n]);
+      else
+        acc[n] = _mm512_slli_epi32(_mm512_set1_epi32(correction[n]), 4);  // the offset is 128, not 8
+    });
+    each<kValues / 64>([&](auto j) {
+      const __m512i raw = _mm512_load_si512(values + 64 * j);
+      if constexpr (!kNibbles && CHATLLM_VNNI) {
+        each<N>([&](auto n) { acc[n] = dot4(acc[n], raw, q + n * kGroup + 4 * j); });
+      } else {
+        const __m512i low = _mm512_and_si512(raw, low_bits);
+        const __m512i high = _mm512_and_si512(_mm512_srli_epi16(raw, 4), low_bits);
+        if constexpr (kNibbles) {
+          each<N>([&](auto n) { acc[n] = dot4(acc[n], low, q + n * kGroup + 4 * j); });
+          each<N>([&](auto n) { acc[n] = dot4(acc[n], high, q + n * kGroup + 16 + 4 * j); });
+        } else {  // a byte is sixteen times its high nibble plus its low one
+          each<N>([&](auto n) {
+            __m512i sixteens = _mm512_setzero_si512();
+            sixteens = dot4(sixteens, high, q + n * kGroup + 4 * j);
+            acc[n] = dot4(acc[n], low, q + n * kGroup + 4 * j);
+            acc[n] = _mm512_add_epi32(acc[n], _mm512_slli_epi32(sixteens, 4));
+          });
+        }
+      }
+    });
+    const __m512 scale = load_halves(scales);
+    each<N>([&](auto n) {
+      sum[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[n]), _mm512_mul_ps(scale, _mm512_set1_ps(d[n])), sum[n]);
+    });
+    if constexpr (kMinimum) {
+      const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
+      const __m512 minimum = load_halves(scales + 64);
+      each<N>([&](auto n) { sum[n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(group_sum[n]), sum[n]); });
+    }
+  }
+  each<N>([&](auto n) { _mm512_storeu_ps(out[n], sum[n]); });
+}
+
+inline __m512 load_weights(const uint16_t *w) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
+}
+inline __m512 load_weights(const Bf16 *w) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+inline __m512 load_weights(const float *w) {
+  return _mm512_loadu_ps(w);
+}
+
+// P panels of float products for N tokens: per input P loads of 16 weights and N broadcasts serve P N multiply-adds.
+template <int N, int P, class T>
+inline void float_panels(const T *panel, int64_t stride, int64_t cols, const float *tile, float (*out)[kPanel]) {
+  __m512 sum[P * N];
+  each<P * N>([&](auto i) { sum[i] = _mm512_setzero_ps(); });
+  for (int64_t k = 0; k < cols; ++k, tile += kTile, panel += kPanel) {
+    __m512 w[P];
+    each<P>([&](auto p) { w[p] = load_weights(panel + p * stride); });
+    each<N>([&](auto n) {
+      const __m512 a = _mm512_set1_ps(tile[n]);
+      each<P>([&](auto p) { sum[p * N + n] = _mm512_fmadd_ps(a, w[p], sum[p * N + n]); });
+    });
+  }
+  each<P * N>([&](auto i) { _mm512_storeu_ps(out[i], sum[i]); });
+}
+
+template <int N, class T>
+void multiply_float(const Matrix &w, const float *tile, int64_t begin, int64_t end, float *out, const int64_t *offsets,
+                    const Epilogue &e) {
+  const int64_t stride = static_cast<int64_t>(panel_bytes(w) / sizeof(T));
+  const T *data = reinterpret_cast<const T *>(w.data);
+  alignas(64) float results[2 * N][kPanel];
+  for (int64_t p = begin; p < end;) {
+    const int panels = p + 2 <= end ? 2 : 1;
+    if (panels == 2)
+      float_panels<N, 2>(data + p * stride, stride, w.cols, tile, results);
+    else
+      float_panels<N, 1>(data + p * stride, stride, w.cols, tile, results);
+    for (int i = 0; i < panels; ++i, ++p)
+      for (int n = 0; n < N; ++n)
+        store_results(results[i * N + n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel),
+                      e);
+  }
+}
+
+template <int N, Layout kLayout>
+void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t end, float *out, const int64_t *offsets,
+                   const Epilogue &e) {
+  const size_t bytes = panel_bytes(w);
+  const int64_t groups = (w.cols + kGroup - 1) / kGroup;
+  alignas(64) float results[N][kPanel];
+  for (int64_t p = begin; p < end; ++p) {
+    int8_panel<N, kLayout>(w.data + static_cast<size_t>(p) * bytes, groups, tile, results);
+    for (int n = 0; n < N; ++n)
+      store_results(results[n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel), e);
+  }
+}
+
+inline int64_t peak_int8(int64_t iterations) {
+  constexpr int kChains = 12;
+  alignas(64) int8_t four[64] = {1, 2, 3, 4};
+  const __m512i w = _mm512_set1_epi8(3);
+  __m512i acc[kChains];
+  each<kChains>([&](auto i) { acc[i] = _mm512_setzero_si512(); });
+  for (int64_t n = 0; n < iterations; ++n) each<kChains>([&](auto i) { acc[i] = dot4(acc[i], w, four); });
+  __m512i total = acc[0];
+  each<kChains>([&](auto i) { total = _mm512_xor_si512(total, acc[i]); });
+  volatile int keep = _mm512_reduce_add_epi32(total);
+  (void)keep;
+  return iterations * kChains * 64 * 2;
+}
+
+#include "nn/multiply.inl"

@@ -1,0 +1,326 @@
+// Float kernels written once over a vector type `V` of W lanes; included by each instruction set inside its own
+// namespace. V has: load, store, set, zero, fma(a, b, c) = a b + c, + - * /, max, min, round_to_int scaled by 2^n
+// (exp2i), reduce_add, reduce_max, load_half, store_half.
+
+// f(0), ..., f(N - 1) with constant arguments: what is indexed by them stays in registers, which unrolled loops do not
+// promise.
+template <class F, int... I>
+inline void each_of(F &&f, std::integer_sequence<int, I...>) {
+  (f(std::integral_constant<int, I>{}), ...);
+}
+template <int N, class F>
+inline void each(F &&f) {
+  each_of(f, std::make_integer_sequence<int, N>{});
+}
+
+struct Bf16 {
+  uint16_t bits;  // the upper half of a float32
+};
+
+// exp(x) for x in about [-87, 88], relative error under 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
+inline V vexp(V x) {
+  x = min(max(x, V::set(-87.3f)), V::set(88.3f));
+  const V n = round(x * V::set(1.44269504088896f));
+  V r = fma(n, V::set(-0.693359375f), x);
+  r = fma(n, V::set(2.12194440e-4f), r);
+  V p = V::set(1.9875691500e-4f);
+  p = fma(p, r, V::set(1.3981999507e-3f));
+  p = fma(p, r, V::set(8.3334519073e-3f));
+  p = fma(p, r, V::set(4.1665795894e-2f));
+  p = fma(p, r, V::set(1.6666665459e-1f));
+  p = fma(p, r, V::set(5.0000001201e-1f));
+  p = fma(p, r * r, r + V::set(1.0f));
+  return exp2i(p, n);
+}
+
+// x/2 (1 + erf(x / sqrt 2)); erf by formula 7.1.26 of Abramowitz and Stegun, absolute error under 1.5e-7.
+inline V vgelu(V x) {
+  const V z = abs(x * V::set(0.70710678118654752f));
+  const V t = V::set(1.0f) / fma(z, V::set(0.3275911f), V::set(1.0f));
+  V p = V::set(1.061405429f);
+  p = fma(p, t, V::set(-1.453152027f));
+  p = fma(p, t, V::set(1.421413741f));
+  p = fma(p, t, V::set(-0.284496736f));
+  p = fma(p, t, V::set(0.254829592f));
+  const V tail = p * t * vexp(V::zero() - z * z);  // 1 - erf(z)
+  const V half = x * V::set(0.5f);
+  // x/2 (1 + erf) = x/2 (2 - tail) for x > 0 and x/2 tail for x < 0
+  return fma(abs(half), V::set(1.0f) - tail, half);
+}
+
+inline void gelu(float *x, int64_t n) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) vgelu(V::load(x + i)).store(x + i);
+  if (i < n) {
+    float rest[W] = {};
+    for (int64_t j = i; j < n; ++j) rest[j - i] = x[j];
+    vgelu(V::load(rest)).store(rest);
+    for (int64_t j = i; j < n; ++j) x[j] = rest[j - i];
+  }
+}
+
+inline void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    const V g = V::load(gate + i);
+    (g / (V::set(1.0f) + vexp(V::zero() - g)) * V::load(up + i)).store(out + i);
+  }
+  for (; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+inline float max_of(const float *x, int64_t n) {
+  int64_t i = 0;
+  float top = x[0];
+  if (n >= W) {
+    V m = V::load(x);
+    for (i = W; i + W <= n; i += W) m = max(m, V::load(x + i));
+    top = reduce_max(m);
+  }
+  for (; i < n; ++i) top = x[i] > top ? x[i] : top;
+  return top;
+}
+
+inline double sum_exp(const float *x, int64_t n, float subtract) {
+  const V shift = V::set(subtract);
+  double total = 0;
+  int64_t i = 0;
+  while (i + W <= n) {  // float sums over short stretches, double between them
+    V sum = V::zero();
+    for (const int64_t stop = i + 256 * W < n ? i + 256 * W : n; i + W <= stop; i += W)
+      sum = sum + vexp(V::load(x + i) - shift);
+    total += reduce_add(sum);
+  }
+  for (; i < n; ++i) total += std::exp(x[i] - subtract);
+  return total;
+}
+
+inline void softmax(float *x, int64_t n) {
+  const float top = max_of(x, n);
+  const V shift = V::set(top);
+  V sum = V::zero();
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    const V e = vexp(V::load(x + i) - shift);
+    e.store(x + i);
+    sum = sum + e;
+  }
+  float total = reduce_add(sum);
+  for (; i < n; ++i) total += x[i] = std::exp(x[i] - top);
+  const float scale = 1.0f / total;
+  const V factor = V::set(scale);
+  for (i = 0; i + W <= n; i += W) (V::load(x + i) * factor).store(x + i);
+  for (; i < n; ++i) x[i] *= scale;
+}
+
+inline void layer_norm(const float *x, const float *weight, const float *bias, float eps, int64_t n, float *out) {
+  V sum = V::zero();
+  int64_t i = 0;
+  for (; i + W <= n; i += W) sum = sum + V::load(x + i);
+  float total = reduce_add(sum);
+  for (; i < n; ++i) total += x[i];
+  const float mean = total / static_cast<float>(n);
+  const V center = V::set(mean);
+  V squares = V::zero();
+  for (i = 0; i + W <= n; i += W) {
+    const V d = V::load(x + i) - center;
+    squares = fma(d, d, squares);
+  }
+  float variance = reduce_add(squares);
+  for (; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / std::sqrt(variance / static_cast<float>(n) + eps);
+  const V factor = V::set(scale);
+  for (i = 0; i + W <= n; i += W)
+    fma((V::load(x + i) - center) * factor, V::load(weight + i), V::load(bias + i)).store(out + i);
+  for (; i < n; ++i) out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+inline void rms_norm(const float *x, const float *weight, float eps, int64_t n, float *out) {
+  V squares = V::zero();
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    const V v = V::load(x + i);
+    squares = fma(v, v, squares);
+  }
+  float total = reduce_add(squares);
+  for (; i < n; ++i) total += x[i] * x[i];
+  const float scale = 1.0f / std::sqrt(total / static_cast<float>(n) + eps);
+  const V factor = V::set(scale);
+  for (i = 0; i + W <= n; i += W) (V::load(x + i) * factor * V::load(weight + i)).store(out + i);
+  for (; i < n; ++i) out[i] = x[i] * scale * weight[i];
+}
+
+inline void kv_store(const float *x, int64_t n, void *out) {
+  uint16_t *half = static_cast<uint16_t *>(out);
+  int64_t i = 0;
+  for (; i + W <= n; i += W) V::load(x + i).store_half(half + i);
+  for (; i < n; ++i) half[i] = float_to_half(x[i]);
+}
+
+inline void kv_load(const void *x, int64_t n, float *out) {
+  const uint16_t *half = static_cast<const uint16_t *>(x);
+  int64_t i = 0;
+  for (; i + W <= n; i += W) V::load_half(half + i).store(out + i);
+  for (; i < n; ++i) out[i] = half_to_float(half[i]);
+}
+
+// Four positions at a time: their sums are independent chains, and each part of q is loaded once for all of them.
+inline void kv_scores(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores) {
+  const uint16_t *keys = static_cast<const uint16_t *>(k);
+  const int64_t whole = dim / W * W;
+  auto positions = [&](auto batch, int64_t p) {
+    V sum[batch];
+    each<batch>([&](auto b) { sum[b] = V::zero(); });
+    for (int64_t i = 0; i < whole; i += W) {
+      const V part = V::load(q + i);
+      each<batch>([&](auto b) { sum[b] = fma(part, V::load_half(keys + (p + b) * dim + i), sum[b]); });
+    }
+    each<batch>([&](auto b) {
+      float total = reduce_add(sum[b]);
+      for (int64_t i = whole; i < dim; ++i) total += q[i] * half_to_float(keys[(p + b) * dim + i]);
+      scores[p + b] = scale * total;
+    });
+  };
+  int64_t p = 0;
+  for (; p + 4 <= count; p += 4) positions(std::integral_constant<int, 4>{}, p);
+  for (; p < count; ++p) positions(std::integral_constant<int, 1>{}, p);
+}
+
+// Four vectors of the output stay in registers over all positions.
+inline void kv_accumulate(const float *p, const void *v, int64_t count, int64_t dim, float *out) {
+  const uint16_t *values = static_cast<const uint16_t *>(v);
+  auto columns = [&](auto batch, int64_t i) {
+    V sum[batch];
+    each<batch>([&](auto b) { sum[b] = V::load(out + i + b * W); });
+    for (int64_t t = 0; t < count; ++t) {
+      const V weight = V::set(p[t]);
+      each<batch>([&](auto b) { sum[b] = fma(weight, V::load_half(values + t * dim + i + b * W), sum[b]); });
+    }
+    each<batch>([&](auto b) { sum[b].store(out + i + b * W); });
+  };
+  int64_t i = 0;
+  for (; i + 4 * W <= dim; i += 4 * W) columns(std::integral_constant<int, 4>{}, i);
+  for (; i + W <= dim; i += W) columns(std::integral_constant<int, 1>{}, i);
+  for (; i < dim; ++i)
+    for (int64_t t = 0; t < count; ++t) out[i] += p[t] * half_to_float(values[t * dim + i]);
+}
+
+// A tile of R rows and C vectors of columns stays in registers: per step of k, C loads of b and R broadcasts of a serve
+// R C multiply-adds.
+template <int R, int C>
+inline void sgemm_tile(int64_t k, V scale, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                       int64_t ldc) {
+  V sum[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < C; ++j) sum[r][j] = V::zero();
+  for (int64_t p = 0; p < k; ++p) {
+    V column[C];
+    for (int j = 0; j < C; ++j) column[j] = V::load(b + p * ldb + j * W);
+    for (int r = 0; r < R; ++r) {
+      const V factor = V::set(a[r * lda + p]);
+      for (int j = 0; j < C; ++j) sum[r][j] = fma(factor, column[j], sum[r][j]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < C; ++j) (sum[r][j] * scale).store(c + r * ldc + j * W);
+}
+
+template <int C>
+inline void sgemm_columns(int64_t m, int64_t k, V scale, const float *a, int64_t lda, const float *b, int64_t ldb,
+                          float *c, int64_t ldc) {
+  int64_t i = 0;
+  for (; i + kSgemmRows <= m; i += kSgemmRows)
+    sgemm_tile<kSgemmRows, C>(k, scale, a + i * lda, lda, b, ldb, c + i * ldc, ldc);
+  for (; i < m; ++i) sgemm_tile<1, C>(k, scale, a + i * lda, lda, b, ldb, c + i * ldc, ldc);
+}
+
+inline void sgemm(int64_t m, int64_t n, int64_t k, float scale, const float *a, int64_t lda, const float *b,
+                  int64_t ldb, float *c, int64_t ldc) {
+  const V factor = V::set(scale);
+  int64_t j = 0;
+  for (; j + 2 * W <= n; j += 2 * W) sgemm_columns<2>(m, k, factor, a, lda, b + j, ldb, c + j, ldc);
+  for (; j + W <= n; j += W) sgemm_columns<1>(m, k, factor, a, lda, b + j, ldb, c + j, ldc);
+}
+
+// Sixteen results of one token: bias, activation, residual, store. `valid` of them exist.
+inline void store_results(float *values, float *out, int64_t row, int64_t valid, const Epilogue &e) {
+  if (valid == kPanel) {
+    for (int i = 0; i < kPanel; i += W) {
+      V v = V::load(values + i);
+      if (e.bias != nullptr) v = v + V::load(e.bias + row + i);
+      if (e.gelu) v = vgelu(v);
+      if (e.accumulate) v = v + V::load(out + row + i);
+      v.store(out + row + i);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < valid && e.bias != nullptr; ++i) values[i] += e.bias[row + i];
+  if (e.gelu) gelu(values, valid);
+  for (int64_t i = 0; i < valid; ++i) out[row + i] = e.accumulate ? out[row + i] + values[i] : values[i];
+}
+
+// Interleaves float tokens: tile[k][T].
+inline void pack_float(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, float *tile) {
+  const int64_t segment = cols / grid.segments;
+  for (int t = 0; t < count; ++t)
+    for (int64_t s = 0; s < grid.segments; ++s) {
+      const float *source = x + grid.at(first + t) + s * grid.segment_stride;
+      float *target = tile + s * segment * kTile + t;
+      for (int64_t i = 0; i < segment; ++i) target[i * kTile] = source[i];
+    }
+}
+
+// Quantizes one group of 32 inputs as ggml's Q8_0 does: d = max|x| / 127, round to nearest even.
+inline void pack_int8(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint8_t *tile) {
+  constexpr size_t kStride = int8_group_bytes(kTile);
+  const int64_t segment = cols / grid.segments;
+  const int64_t groups = (cols + 2 * kGroup - 1) / (2 * kGroup) * 2;
+  for (int t = 0; t < count; ++t) {
+    const float *token = x + grid.at(first + t);
+    for (int64_t g = 0; g < groups; ++g) {
+      uint8_t *group = tile + static_cast<size_t>(g) * kStride;
+      int8_t *q = reinterpret_cast<int8_t *>(group) + t * kGroup;
+      float *d = reinterpret_cast<float *>(group + kTile * kGroup) + t;
+      int32_t *correction = reinterpret_cast<int32_t *>(group + kTile * (kGroup + 4)) + t;
+      float *sum = reinterpret_cast<float *>(group + kTile * (kGroup + 8)) + t;
+      if (g * kGroup >= cols) {
+        std::memset(q, 0, kGroup);
+        *d = 0, *correction = 0, *sum = 0;
+        continue;
+      }
+      const int64_t at = g * kGroup;
+      const float *values = token + at / segment * grid.segment_stride + at % segment;
+      V top = V::zero();
+      for (int i = 0; i < kGroup; i += W) top = max(top, abs(V::load(values + i)));
+      const float largest = reduce_max(top);
+      const float scale = largest / 127.0f;
+      const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+      const int32_t total = quantize_group(values, inverse, q);
+      *d = scale;
+      *correction = -8 * total;
+      *sum = scale * static_cast<float>(total);
+    }
+  }
+}
+
+inline int64_t peak_float(int64_t iterations) {
+  constexpr int kChains = 10;  // latency times ports, and registers to spare
+  V sum[kChains];
+  V factor = V::set(0.5f);
+  each<kChains>([&](auto i) { sum[i] = V::set(1.0f); });
+  for (int64_t n = 0; n < iterations; ++n) {
+    each<kChains>([&](auto i) { sum[i] = fma(sum[i], factor, factor); });
+  }
+  V total = V::zero();
+  each<kChains>([&](auto i) { total = total + sum[i]; });
+  volatile float keep = reduce_add(total);
+  (void)keep;
+  return iterations * kChains * W * 2;
+}
+
+inline uint64_t read_memory(const uint8_t *data, size_t bytes) {
+  V sum[4];
+  each<4>([&](auto i) { sum[i] = V::zero(); });
+  for (size_t at = 0; at + sizeof(V) * 4 <= bytes; at += sizeof(V) * 4)
+    each<4>([&](auto i) { sum[i] = max(sum[i], V::load(reinterpret_cast<const float *>(data + at) + i * W)); });
+  return reduce_max(max(max(sum[0], sum[1]), max(sum[2], sum[3]))) > 0 ? 1 : 0;
+}

@@ -1,0 +1,149 @@
+// The numerics behind one table: each instruction set fills a Kernels, the best that the CPU runs is chosen at run
+// time.
+//
+// Products. out[t][r] = sum_k w[r][k] * x[t][k] is computed tile by tile: a tile of up to `tile_tokens` tokens is
+// packed once (quantized to int8 in groups of 32, or interleaved in float32), then multiplied with panels of 16 weight
+// rows. The generic set reads rows in the file's own form and tokens as they are: it is the truth that the others are
+// tested against.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "nn/blocks.h"
+
+namespace chatllm {
+
+constexpr int kPanel = 16;  // weight rows interleaved in a panel
+constexpr int kGroup = 32;  // inputs that share a scale
+
+// How a matrix lies in memory.
+enum class Layout {
+  Rows,        // as in the file, row after row
+  Panels4,     // per 64 inputs: 2 x [8 groups of 4 inputs][16 rows] nibbles, then 2 x 16 fp16 scales; value (q - 8) d
+  Panels4M,    // the same, then 2 x 16 fp16 minimums; value q d + m
+  Panels8,     // per 64 inputs: 2 x [8][16 rows][4 inputs] bytes q + 128, then 2 x 16 fp16 scales; value q d
+  PanelsF16,   // [inputs][16 rows] fp16
+  PanelsBF16,  // [inputs][16 rows] bfloat16, inputs padded to 32
+  PanelsF32,   // [inputs][16 rows] float32
+};
+
+struct Matrix {
+  const uint8_t *data = nullptr;
+  int64_t rows = 0, cols = 0;
+  DType type = DType::F32;
+  Layout layout = Layout::Rows;
+
+  int64_t panels() const { return (rows + kPanel - 1) / kPanel; }
+};
+
+// Bytes of one panel (of one row for Layout::Rows).
+size_t panel_bytes(const Matrix &m);
+inline bool is_int8(Layout layout) {
+  return layout == Layout::Panels4 || layout == Layout::Panels4M || layout == Layout::Panels8;
+}
+
+// Addresses of tokens: token t starts at (t / inner) * outer_stride + (t % inner) * inner_stride. A convolution's
+// output pixels are such a grid over its padded input, with one segment of three pixels per row of the kernel.
+struct Grid {
+  int64_t inner = INT64_MAX, outer_stride = 0, inner_stride = 0;
+  int64_t segments = 1, segment_stride = 0;
+
+  static Grid rows(int64_t stride) {
+    Grid g;
+    g.inner_stride = stride;
+    return g;
+  }
+  int64_t at(int64_t t) const { return t / inner * outer_stride + t % inner * inner_stride; }
+};
+
+struct Epilogue {
+  const float *bias = nullptr;  // per row of the matrix
+  bool gelu = false;            // exact (erf)
+  bool accumulate = false;      // out += instead of out =: the residual connection
+};
+
+// A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
+//   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q), float sum[T] (d times the sum
+//   of q)
+constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit
+constexpr int64_t wide_blocks(int64_t cols) {
+  return (cols + kWideBlock - 1) / kWideBlock;
+}
+// Two panels unpacked to bfloat16.
+constexpr size_t wide_scratch(int64_t cols) {
+  return static_cast<size_t>(wide_blocks(cols)) * 2 * kWideBlock * kPanel * 2;
+}
+
+constexpr size_t int8_group_bytes(int tile_tokens) {
+  return static_cast<size_t>(tile_tokens) * (kGroup + 12);
+}
+
+struct Kernels {
+  const char *name;
+  int tile_tokens;  // T; 0: products work on unpacked rows (generic)
+
+  // Packs tokens [first, first + count) of x, count <= T, into `tile`; `cols` inputs each, zero-filled to a multiple
+  // of 64.
+  void (*pack_int8)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint8_t *tile);
+  void (*pack_float)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, float *tile);
+
+  // Multiplies a packed tile of `count` tokens with panels [begin, end). out points to the tile's first token; token i
+  // of the tile is written at out + offsets[i].
+  void (*multiply)(const Matrix &w, const void *tile, int count, int64_t begin, int64_t end, float *out,
+                   const int64_t *offsets, const Epilogue &epilogue);
+  // Many tokens at once on a matrix unit, in bfloat16 with float32 sums. wide_tokens: worth it from this many on; 0:
+  // the set has none. Tokens are packed in tiles of 16: [tile][inputs / 32][16 tokens][32 inputs] bfloat16,
+  // zero-filled.
+  int wide_tokens;
+  void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile);
+  // Tokens [first, first + count) of the output. scratch holds wide_scratch(cols) bytes.
+  void (*multiply_wide)(const Matrix &w, const uint16_t *tiles, int64_t first, int64_t count, int64_t begin,
+                        int64_t end, float *out, const Grid &out_grid, const Epilogue &epilogue, uint8_t *scratch);
+
+  // Generic only: rows [begin, end) of w times tokens [0, count) of x. scratch holds cols floats.
+  void (*multiply_rows)(const Matrix &w, const float *x, const Grid &grid, int64_t count, int64_t begin, int64_t end,
+                        float *out, const Grid &out_grid, const Epilogue &epilogue, float *scratch);
+
+  // c[m][n] = scale * sum_k a[m][k] b[k][n], float32; n is a multiple of 16 for all sets but generic.
+  void (*sgemm)(int64_t m, int64_t n, int64_t k, float scale, const float *a, int64_t lda, const float *b, int64_t ldb,
+                float *c, int64_t ldc);
+
+  void (*layer_norm)(const float *x, const float *weight, const float *bias, float eps, int64_t n, float *out);
+  void (*rms_norm)(const float *x, const float *weight, float eps, int64_t n, float *out);
+  void (*silu_mul)(const float *gate, const float *up, int64_t n, float *out);
+  void (*gelu)(float *x, int64_t n);
+  void (*softmax)(float *x, int64_t n);  // in place
+  float (*max)(const float *x, int64_t n);
+  double (*sum_exp)(const float *x, int64_t n, float subtract);  // sum of exp(x - subtract)
+
+  // KV cache elements: float32 (generic) or fp16.
+  size_t kv_bytes;
+  void (*kv_store)(const float *x, int64_t n, void *out);
+  void (*kv_load)(const void *x, int64_t n, float *out);
+  // scores[i] = scale * dot(q, k[i]), keys [count][dim];  out += sum_i p[i] v[i], values [count][dim]
+  void (*kv_scores)(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores);
+  void (*kv_accumulate)(const float *p, const void *v, int64_t count, int64_t dim, float *out);
+
+  // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
+  int64_t (*peak_int8)(int64_t iterations);
+  int64_t (*peak_bf16)(int64_t iterations);
+  int64_t (*peak_float)(int64_t iterations);
+  uint64_t (*read)(const uint8_t *data, size_t bytes);
+};
+
+extern const Kernels kGenericKernels;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels, kAmxKernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels, kNeonDotKernels;
+#endif
+
+// The set of this name if the CPU can run it ("auto" or "": the best one); throws Error naming the usable ones.
+const Kernels &choose_kernels(const char *name);
+// Names of the usable sets, best first, separated by commas.
+const char *kernel_names();
+
+}  // namespace chatllm

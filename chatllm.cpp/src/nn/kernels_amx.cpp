@@ -1,0 +1,249 @@
+// AMX: products of many tokens on the matrix unit in bfloat16 (1,024 multiply-adds a cycle); all else as with AVX-512
+// VNNI. Weights are unpacked to bfloat16 a pair of panels at a time, once for all tokens; sums are float32. A product
+// of 32 tokens and 32 rows holds four tiles of sums; each step of 32 inputs loads two tiles of tokens and two of
+// weights for four products.
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "nn/kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(                                                                                 \
+    __attribute__((                                                                                           \
+        target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-bf16,avx2,fma,f16c"))), \
+    apply_to = function)
+#else
+// GCC 12 reports its own headers' "undefined" vectors.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-bf16,avx2,fma,f16c")
+#endif
+#define CHATLLM_VNNI 1
+
+namespace chatllm {
+namespace {
+
+#include "nn/avx512.inl"
+
+constexpr size_t kTileBytes = 1024;  // 16 rows of 64 bytes
+
+// All eight tiles: 16 rows of 64 bytes.
+struct TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t column_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64, "the instruction reads 64 bytes");
+
+void pack_wide(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile) {
+  const int64_t segment = cols / grid.segments;
+  if (count < kWideTile || cols % kWideBlock != 0)
+    std::memset(tile, 0, static_cast<size_t>(wide_blocks(cols)) * kTileBytes);
+  for (int t = 0; t < count; ++t) {
+    int64_t k = 0;
+    for (int64_t s = 0; s < grid.segments; ++s) {
+      const float *source = x + grid.at(first + t) + s * grid.segment_stride;
+      int64_t i = 0;
+      while (i < segment) {
+        uint16_t *target = tile + k / kWideBlock * kWideTile * kWideBlock + t * kWideBlock + k % kWideBlock;
+        if (segment - i >= kWideBlock && k % kWideBlock == 0) {
+          const __m512bh pair = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(source + i + 16), _mm512_loadu_ps(source + i));
+          std::memcpy(target, &pair, sizeof pair);
+          i += kWideBlock, k += kWideBlock;
+        } else {
+          *target = float_to_bfloat(source[i]);
+          ++i, ++k;
+        }
+      }
+    }
+  }
+}
+
+// Interleaves two vectors of sixteen rows into one of (input 2 p, input 2 p + 1) pairs, rounding to bfloat16 (ties
+// away).
+inline __m512i pair_bfloat(__m512 even, __m512 odd, __m512i odd_words) {
+  const __m512i half = _mm512_set1_epi32(0x8000);
+  const __m512i a = _mm512_add_epi32(_mm512_castps_si512(even), half),
+                b = _mm512_add_epi32(_mm512_castps_si512(odd), half);
+  return _mm512_permutex2var_epi16(a, odd_words, b);
+}
+
+// One panel as tiles of weights, [inputs / 32][16 pairs][16 rows][2] bfloat16.
+template <Layout kLayout>
+void unpack_panel(const uint8_t *panel, int64_t cols, uint8_t *out) {
+  alignas(64) uint16_t words[32];
+  for (uint16_t r = 0; r < 16; ++r)
+    words[2 * r] = static_cast<uint16_t>(2 * r + 1), words[2 * r + 1] = static_cast<uint16_t>(32 + 2 * r + 1);
+  const __m512i odd_words = _mm512_load_si512(words);
+  const int64_t blocks = wide_blocks(cols);
+  if constexpr (kLayout == Layout::PanelsBF16) {
+    for (uint16_t r = 0; r < 16; ++r) words[2 * r] = r, words[2 * r + 1] = static_cast<uint16_t>(16 + r);
+    const __m512i interleave = _mm512_load_si512(words);
+    for (int64_t i = 0; i < blocks * 16; ++i)
+      _mm512_store_si512(out + i * 64, _mm512_permutexvar_epi16(interleave, _mm512_loadu_si512(panel + i * 64)));
+  } else if constexpr (kLayout == Layout::PanelsF16 || kLayout == Layout::PanelsF32) {
+    using T = std::conditional_t<kLayout == Layout::PanelsF16, uint16_t, float>;
+    const T *w = reinterpret_cast<const T *>(panel);
+    const V none = V::zero();
+    for (int64_t p = 0; p < blocks * 16; ++p) {
+      const __m512 even = 2 * p < cols ? load_weights(w + 2 * p * kPanel) : none.v;
+      const __m512 odd = 2 * p + 1 < cols ? load_weights(w + (2 * p + 1) * kPanel) : none.v;
+      _mm512_store_si512(out + p * 64, pair_bfloat(even, odd, odd_words));
+    }
+  } else {
+    constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
+    constexpr int64_t kValues = kNibbles ? 256 : 512, kScales = kMinimum ? 64 : 32;
+    const __m512i mask = _mm512_set1_epi32(kNibbles ? 15 : 255);
+    for (int64_t g = 0; g < blocks; ++g) {
+      const uint8_t *pair = panel + (g >> 1) * 2 * (kValues + kScales);
+      const uint8_t *values = pair + (g & 1) * kValues, *scales = pair + 2 * kValues + (g & 1) * 32;
+      const __m512 scale = load_halves(scales);
+      // value = q scale + offset; the offset is the stored minimum, or -8 or -128 scales
+      const __m512 offset =
+          kMinimum ? load_halves(scales + 64) : _mm512_mul_ps(scale, _mm512_set1_ps(kNibbles ? -8.0f : -128.0f));
+      uint8_t *tile = out + g * static_cast<int64_t>(kTileBytes);
+      auto value = [&](__m512i q) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), scale, offset); };
+      each<kValues / 64>([&](auto j) {
+        const __m512i raw = _mm512_load_si512(values + 64 * j);
+        each<2>([&](auto p) {  // bytes 2 p and 2 p + 1 of each row's four
+          const __m512i even = _mm512_srli_epi32(raw, 16 * p), odd = _mm512_srli_epi32(raw, 16 * p + 8);
+          _mm512_store_si512(tile + (2 * j + p) * 64, pair_bfloat(value(_mm512_and_si512(even, mask)),
+                                                                  value(_mm512_and_si512(odd, mask)), odd_words));
+          if constexpr (kNibbles) {
+            const __m512i even_high = _mm512_srli_epi32(raw, 16 * p + 4),
+                          odd_high = _mm512_srli_epi32(raw, 16 * p + 12);
+            _mm512_store_si512(tile + (8 + 2 * j + p) * 64,
+                               pair_bfloat(value(_mm512_and_si512(even_high, mask)),
+                                           value(_mm512_and_si512(odd_high, mask)), odd_words));
+          }
+        });
+      });
+    }
+  }
+}
+
+__attribute__((noinline)) void unpack(const Matrix &w, int64_t panel, uint8_t *out) {
+  const uint8_t *data = w.data + static_cast<size_t>(panel) * panel_bytes(w);
+  switch (w.layout) {
+    case Layout::Panels4:
+      return unpack_panel<Layout::Panels4>(data, w.cols, out);
+    case Layout::Panels4M:
+      return unpack_panel<Layout::Panels4M>(data, w.cols, out);
+    case Layout::Panels8:
+      return unpack_panel<Layout::Panels8>(data, w.cols, out);
+    case Layout::PanelsF16:
+      return unpack_panel<Layout::PanelsF16>(data, w.cols, out);
+    case Layout::PanelsBF16:
+      return unpack_panel<Layout::PanelsBF16>(data, w.cols, out);
+    case Layout::PanelsF32:
+      return unpack_panel<Layout::PanelsF32>(data, w.cols, out);
+    case Layout::Rows:
+      return;
+  }
+}
+
+// T tiles of tokens times P panels. Meanwhile `step` bytes at `ahead` are fetched in each step: the next panels, still
+// packed.
+template <int T, int P>
+void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *weights, size_t panel_bytes,
+                    int64_t blocks, const uint8_t *ahead, size_t step, float (*out)[kWideTile][kPanel]) {
+  _tile_zero(0);
+  if constexpr (P > 1) _tile_zero(1);
+  if constexpr (T > 1) _tile_zero(2);
+  if constexpr (T > 1 && P > 1) _tile_zero(3);
+  for (int64_t b = 0; b < blocks; ++b, tokens += kTileBytes, weights += kTileBytes) {
+    for (const uint8_t *stop = ahead + step; ahead < stop; ahead += 64)
+      _mm_prefetch(reinterpret_cast<const char *>(ahead), _MM_HINT_T1);
+    _tile_loadd(4, tokens, 64);
+    _tile_loadd(6, weights, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (P > 1) {
+      _tile_loadd(7, weights + panel_bytes, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (T > 1) {
+      _tile_loadd(5, tokens + tile_bytes, 64);
+      _tile_dpbf16ps(2, 5, 6);
+    }
+    if constexpr (T > 1 && P > 1) _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, out[0], 64);
+  if constexpr (P > 1) _tile_stored(1, out[1], 64);
+  if constexpr (T > 1) _tile_stored(2, out[2], 64);
+  if constexpr (T > 1 && P > 1) _tile_stored(3, out[3], 64);
+}
+
+void multiply_wide(const Matrix &w, const uint16_t *tiles, int64_t first, int64_t count, int64_t begin, int64_t end,
+                   float *out, const Grid &out_grid, const Epilogue &epilogue, uint8_t *scratch) {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  const int64_t blocks = wide_blocks(w.cols), token_tiles = (count + kWideTile - 1) / kWideTile;
+  const size_t bytes = static_cast<size_t>(blocks) * kTileBytes;  // of a tile of tokens, and of an unpacked panel
+  const size_t packed = panel_bytes(w);
+  alignas(64) float results[4][kWideTile][kPanel];
+  for (int64_t p = begin; p < end; p += 2) {
+    const int panels = p + 1 < end ? 2 : 1;
+    for (int i = 0; i < panels; ++i) unpack(w, p + i, scratch + static_cast<size_t>(i) * bytes);
+    // The panels after these (of the next task, if not of this one), spread over the steps to come.
+    const uint8_t *ahead = w.data + static_cast<size_t>(p + 2) * packed;
+    const int64_t steps = (token_tiles + 1) / 2 * blocks;
+    const size_t fetch = p + 3 < w.panels() ? (2 * packed / static_cast<size_t>(steps) + 63) / 64 * 64 : 0;
+    for (int64_t t = 0; t < token_tiles; t += 2, ahead += fetch * static_cast<size_t>(blocks)) {
+      const uint8_t *tokens = reinterpret_cast<const uint8_t *>(tiles) + static_cast<size_t>(t) * bytes;
+      const int two = t + 1 < token_tiles ? 2 : 1;
+      if (two == 2 && panels == 2)
+        multiply_tiles<2, 2>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
+      else if (two == 2)
+        multiply_tiles<2, 1>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
+      else if (panels == 2)
+        multiply_tiles<1, 2>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
+      else
+        multiply_tiles<1, 1>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
+      const int64_t valid = std::min<int64_t>(two * kWideTile, count - t * kWideTile);
+      for (int64_t i = 0; i < valid; ++i) {
+        float *target = out + out_grid.at(first + t * kWideTile + i);
+        for (int q = 0; q < panels; ++q)
+          store_results(results[i / kWideTile * 2 + q][i % kWideTile], target, (p + q) * kPanel,
+                        std::min<int64_t>(kPanel, w.rows - (p + q) * kPanel), epilogue);
+      }
+    }
+  }
+  _tile_release();
+}
+
+int64_t peak_bf16(int64_t iterations) {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  for (int64_t i = 0; i < iterations; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+  return iterations * 4 * kWideTile * kPanel * kWideBlock * 2;
+}
+
+}  // namespace
+
+extern const Kernels kAmxKernels = {
+    "amx",    kTile,      pack_int8, pack_float,    multiply,  16,        pack_wide,  multiply_wide, nullptr,
+    sgemm,    layer_norm, rms_norm,  silu_mul,      gelu,      softmax,   max_of,     sum_exp,       sizeof(uint16_t),
+    kv_store, kv_load,    kv_scores, kv_accumulate, peak_int8, peak_bf16, peak_float, read_memory,
+};
+
+}  // namespace chatllm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif

@@ -1,0 +1,61 @@
+// A pool for short parallel regions: workers spin briefly between regions, then sleep. The caller takes part.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace chatllm {
+
+// CPUs this process may use: affinity mask and container limit (cgroup quota) taken into account.
+int usable_cpus();
+// As many threads as wanted (0: the usable CPUs), at most 256.
+int thread_count(int wanted);
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads);  // throws std::system_error when a thread cannot be made
+  ~ThreadPool();
+  ThreadPool(const ThreadPool &) = delete;
+  ThreadPool &operator=(const ThreadPool &) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls f(task, thread) once for each task in [0, tasks), thread in [0, size()); returns when all are done. Tasks
+  // must not throw, and must not call run.
+  template <class F>
+  void run(int64_t tasks, F &&f) {
+    if (tasks <= 0) return;
+    if (tasks == 1 || workers_.empty()) {
+      for (int64_t i = 0; i < tasks; ++i) f(i, 0);
+      return;
+    }
+    dispatch(
+        tasks, [](void *context, int64_t task, int thread) { (*static_cast<F *>(context))(task, thread); }, &f);
+  }
+
+ private:
+  using Call = void (*)(void *context, int64_t task, int thread);
+
+  void dispatch(int64_t tasks, Call call, const void *context);
+  void work(int thread);
+  void take_tasks(int thread);
+
+  // One line of the cache each: no thread's spinning slows another's counting.
+  alignas(64) std::atomic<uint64_t> region_{0};  // changes when a region starts
+  alignas(64) std::atomic<int64_t> next_{0};     // the next task
+  alignas(64) std::atomic<int> busy_{0};         // workers still inside the region
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<bool> stop_{false};
+  int64_t tasks_ = 0;
+  Call call_ = nullptr;
+  void *context_ = nullptr;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace chatllm

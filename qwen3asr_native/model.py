@@ -1,0 +1,220 @@
+"""What users touch: a loaded model."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import audio as audio_input
+from . import hub
+from .engine import ATTENTION, Engine, Options, Session
+from .errors import ArgumentError, LibraryError
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from .audio import AudioSource
+    from .transcript import Transcript
+
+_TOKEN_LIMITS = range(1, 1 << 31)
+
+
+class Model:
+    """A Qwen3-ASR model, loaded.
+
+    Threads may share it: one transcription runs at a time, others wait for their turn. A thread that has an unfinished
+    stream on the model and asks for more gets ModelBusyError instead, because it would wait for itself. A forked child
+    must load its own: ForkedError.
+
+    Args:
+        path_or_name: Path of a GGMM model file, a bare name for ``models/NAME.bin``, or None for the built-in mini
+            model (said once on standard error).
+        threads: Threads to compute with; None takes the processors that the process may use.
+        kernels: A name of :func:`kernel_sets`; None takes the best that the CPU can run. "generic" computes in float32.
+        library: Path of another build of chatllm.cpp's C API to use instead of the engine that is compiled in. With
+            only upstream's functions it gives text and times, but neither token ids nor log-probabilities, and audio
+            goes through a temporary file.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, or not a model.
+        LibraryError: The library cannot be used.
+        ArgumentError: An option has a value that it cannot have.
+        OutOfMemoryError: The model does not fit into memory.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | os.PathLike[str] | None = None,
+        *,
+        threads: int | None = None,
+        kernels: str | None = None,
+        library: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._path = hub.resolve(path_or_name)
+        self._engine = Engine(self._path, threads=threads, kernels=kernels, library=library)
+        if path_or_name is None:
+            hub.announce_built_in()
+
+    def __repr__(self) -> str:
+        return f"Model({os.fspath(self._path)!r}{', closed' if self.closed else ''})"
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the model was closed."""
+        return self._engine.closed
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The model as the engine describes it: sizes, languages, kernels, threads, tensor type, path."""
+        return dict(self._engine.session.info)
+
+    def close(self) -> None:
+        """Stops what runs, frees everything and returns the memory to the system. Harmless when closed."""
+        self._engine.close()
+
+    def reinit(self) -> None:
+        """Closes, if open, and loads again."""
+        self._engine.reinit()
+
+    def abort(self) -> None:
+        """Stops the current transcription within one decode step; from any thread. It ends with the finish "abort"."""
+        self._engine.abort()
+
+    def transcribe(
+        self,
+        audio: AudioSource,
+        language: str | None = None,
+        context: str = "",
+        script: str | None = None,
+        itn: bool = False,
+        max_new_tokens: int | None = None,
+        *,
+        sample_rate: int | None = None,
+        attention: str = "window",
+        chunk_seconds: float = audio_input.MAX_SECONDS,
+    ) -> Transcript:
+        """Recognizes speech.
+
+        Args:
+            audio: Path, encoded bytes, binary file object, array [n] or [n, channels] with ``sample_rate``, or a pair
+                (array, sample rate); see :func:`qwen3asr_native.audio.load`.
+            language: English name of the language to force; None detects it.
+            context: Text that helps recognition: names, terms, the topic.
+            script: Chinese script to write: "zh-TW" or the name of an OpenCC configuration such as "s2t"; None keeps the
+                model's.
+            itn: Write spoken Chinese numbers as digits.
+            max_new_tokens: Limit of tokens for each piece; None derives one from the length of the audio.
+            sample_rate: Hz, for arrays.
+            attention: Encoder attention: "window" (8 s, as trained and as vLLM computes) or "full".
+            chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s.
+
+        Raises:
+            AudioError: The audio is missing, empty, not audio, or holds NaN.
+            LanguageError: The model does not know the language.
+            ArgumentError: An option has a value that it cannot have.
+            ContextLengthError: Audio and context do not fit the model.
+            ModelClosedError, ModelBusyError, ForkedError: See the class.
+        """
+        with self.stream(
+            audio,
+            language,
+            context,
+            script,
+            itn,
+            max_new_tokens,
+            sample_rate=sample_rate,
+            attention=attention,
+            chunk_seconds=chunk_seconds,
+        ) as stream:
+            return stream.finish()
+
+    def stream(
+        self,
+        audio: AudioSource,
+        language: str | None = None,
+        context: str = "",
+        script: str | None = None,
+        itn: bool = False,
+        max_new_tokens: int | None = None,
+        *,
+        sample_rate: int | None = None,
+        attention: str = "window",
+        chunk_seconds: float = audio_input.MAX_SECONDS,
+    ) -> Stream:
+        """Begins to recognize speech; iterate the result for the tokens, see :class:`Stream`.
+
+        Arguments and errors as for :meth:`transcribe`. ``itn`` shapes the transcript only: digits cannot be written
+        before the number has ended.
+        """
+        if not 1.0 <= chunk_seconds <= audio_input.MAX_SECONDS:
+            raise ArgumentError(
+                f"chunk_seconds must be from 1 to {audio_input.MAX_SECONDS:.0f}, not {chunk_seconds}"
+            )
+        if max_new_tokens is not None and max_new_tokens not in _TOKEN_LIMITS:
+            raise ArgumentError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens}")
+        options = self._options(language, context, attention)._replace(max_new_tokens=max_new_tokens)
+        pieces = audio_input.pieces(audio, sample_rate, chunk_seconds)
+        return Stream(self._engine, pieces, options, script, itn)
+
+    def log_mel(self, audio: AudioSource, *, sample_rate: int | None = None) -> NDArray[np.float32]:
+        """The log-mel spectrogram [128, frames] that the encoder gets; a frame is 10 ms. Short audio is not padded."""
+        pcm = audio_input.load(audio, sample_rate)
+        with self._engine.turn() as session:
+            return _with_additions(session).matrix("log_mel", pcm)
+
+    def encode(
+        self, audio: AudioSource, attention: str = "window", *, sample_rate: int | None = None
+    ) -> NDArray[np.float32]:
+        """The encoder's output [audio tokens, hidden], which replaces the embeddings of the audio's tokens."""
+        mode = ATTENTION[self._options(None, "", attention).attention]
+        pcm = audio_input.load(audio, sample_rate)
+        with self._engine.turn() as session:
+            return _with_additions(session).matrix("encode", pcm, mode)
+
+    def prefill_logits(
+        self,
+        audio: AudioSource,
+        language: str | None = None,
+        context: str = "",
+        attention: str = "window",
+        *,
+        sample_rate: int | None = None,
+    ) -> NDArray[np.float32]:
+        """The logits [vocabulary] of the first token of the answer."""
+        options = self._options(language, context, attention)
+        pcm = audio_input.load(audio, sample_rate)
+        with self._engine.turn() as session:
+            return _with_additions(session).prefill_logits(pcm, options)
+
+    def _options(self, language: str | None, context: str, attention: str) -> Options:
+        if attention not in ATTENTION:
+            raise ArgumentError(f"attention must be 'window' or 'full', not {attention!r}")
+        if "\0" in context or not _is_unicode(context):
+            raise ArgumentError("the context must not hold zero characters or bytes that are not UTF-8")
+        return Options(self._engine.check_language(language), context, None, attention)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates, which stand for undecodable bytes of a command line."""
+    return text == text.encode("utf-8", "ignore").decode("utf-8")
+
+
+def _with_additions(session: Session) -> Session:
+    if not session.has_pcm:
+        raise LibraryError(
+            "the library has only chatllm.cpp's own API, which does not give intermediate results"
+        )
+    return session

@@ -1,0 +1,86 @@
+"""The vocabulary of the grammar: numerals, units and the words around numbers, in both scripts."""
+
+from __future__ import annotations
+
+from .exceptions import IDIOMS, NAMES, WEEKDAYS, WORDS
+from .units import UNITS
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DIGITS = {
+    char: value
+    for value, chars in enumerate(["零〇", "一幺么", "二兩两", *"三四五六七八九"])
+    for char in chars
+}
+PLACES = {"十": 10, "百": 100, "千": 1000}
+SCALES = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
+NUMERALS = frozenset([*DIGITS, *PLACES, *SCALES])
+
+TWO_OF = frozenset("兩两")  # "two" of things: never in a string of digits
+SPOKEN_ONE = frozenset("幺么")  # "one" in strings of digits only
+NOT_ONE_AFTER = frozenset("什甚怎這这那多要干幹")  # 什么, 怎么: 么 is no digit here
+
+POINT = frozenset("點点")
+HOUR_WORD = frozenset("時时")
+QUARTER = "刻"
+DAY = frozenset("日號号")
+AND_MORE = frozenset("多餘余")  # 十多個, 三十多歲
+AND_SOME = frozenset("幾几來来")  # 十幾個
+APPROXIMATE = frozenset("幾几數数")  # before: 幾十, 數百萬
+MINUS = frozenset("負负")
+CONNECTORS = frozenset("到至")
+# 快一點, 好一點: "a bit", not "one point"
+COMPARATIVE_BEFORE_A_BIT = frozenset("快慢早晚遠远近輕轻重好差高低長长短大小多少")
+# 三比二大: compares things, is no score
+COMPARATIVE_AFTER_RATIO = frozenset("大小多少高低強强好差長长快慢還还更")
+
+
+# Units that begin with a numeral: 三千米 is 三千 | 米, but 三十一千米 is 三十一 | 千米.
+KILO_UNITS = frozenset(word for word in UNITS if word[0] in PLACES)
+# 五千克 is read as 五 | 千克.
+KILO_AFTER_DIGIT = frozenset({"千克"})
+# A single digit may follow: 三十七度五, 六成八.
+TAIL_UNITS = _words("度 成 秒 米")
+ZERO_UNITS = _words("元 分 度 歲 岁 公里 公分")
+NOT_AFTER_TEN = frozenset("分")  # 十分: "very"
+
+ERAS = _words("民國 民国 西元 公元")
+TIMES_OF_DAY = _words("上午 下午 早上 晚上 凌晨 中午 半夜 清晨 傍晚 今早 今晚 明早 明晚 昨晚 深夜")
+BEFORE_TIME = frozenset("在於于到至約约")
+LABELS = _words(
+    "分機 分机 編號 编号 號碼 号码 代號 代号 代碼 代码 密碼 密码 驗證碼 验证码 房號 房号 車牌 车牌 統編 學號 学号 座號 座号"
+    " 請按 请按 轉 转 車號 车号 統一編號 统一编号 卡號 卡号 電話 电话 手機 手机 轉分機 转分机 民國 民国 西元 公元"
+)
+KEYS = _words("請按 请按 分機 分机 轉分機 转分机")
+PERCENT = {"百分之": "%", "千分之": "‰"}
+OPERATORS = _words("加 減 减 乘 乘以 除以")
+EQUALS = _words("等於 等于")
+KEYWORDS = _words("分之 比 負 负 第 又 之 到 至") | OPERATORS | EQUALS
+THINGS = _words("個 个 次 下")
+# A name unless a longer number follows: 高三學生, but 高三十公尺.
+NAMES_BEFORE_NUMERAL = _words(NAMES)
+# Protected alone, but before a unit and in percentages they are numbers: 八九十歲.
+PROTECTED_ALONE = _words("八九十 二百五")
+
+PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
+# Protected also right after a numeral: 五十一定 is 五十 | 一定.
+STICKY = _words("一定 一般 一直 一些 一旦 一向 一邊 一边")
+SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三四五六")
+NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
+NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
+AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
+MARKS = frozenset("/%‰")  # letters behind them are units: km/h
+# Characters that are tokens of their own, because the grammar asks what stands beside a number.
+CONTEXT = frozenset().union(
+    QUARTER,
+    AND_MORE,
+    AND_SOME,
+    APPROXIMATE,
+    COMPARATIVE_BEFORE_A_BIT,
+    COMPARATIVE_AFTER_RATIO,
+    SPOKEN_ONE,
+    MARKS,
+)

@@ -1,0 +1,161 @@
+"""Cuts text into the tokens of the grammar: numerals, units, keywords, protected words, and the rest."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+from . import lexicon
+from .units import UNITS
+
+
+class Kind(Enum):
+    """What a token is to the grammar."""
+
+    DIGIT = "digit"  # 零 to 九, 兩, 幺
+    PLACE = "place"  # 十 百 千
+    SCALE = "scale"  # 萬 億 兆
+    UNIT = "unit"  # 個, 公斤, 年
+    KEYWORD = "keyword"  # 分之, 比, 負
+    LABEL = "label"  # 分機, 民國: a number follows
+    PROTECTED = "protected"  # 一定, 星期三: no number
+    LETTERS = "letters"
+    ARABIC = "arabic"
+    TEXT = "text"
+    END = "end"
+
+
+NUMERAL_KINDS = frozenset({Kind.DIGIT, Kind.PLACE, Kind.SCALE})
+
+
+class Token(NamedTuple):
+    """One token; ``start`` is its place in the source, ``value`` that of a numeral."""
+
+    kind: Kind
+    text: str
+    start: int
+    value: int = 0
+
+
+def _vocabulary() -> dict[str, Kind]:
+    words: dict[str, Kind] = dict.fromkeys(UNITS, Kind.UNIT)
+    words.update(dict.fromkeys(lexicon.KEYWORDS, Kind.KEYWORD))
+    words.update(dict.fromkeys(lexicon.PERCENT, Kind.KEYWORD))
+    words.update(dict.fromkeys(lexicon.TIMES_OF_DAY, Kind.LABEL))
+    words.update(dict.fromkeys(lexicon.LABELS, Kind.LABEL))
+    words.update(dict.fromkeys(lexicon.SHORT_WEEKDAYS, Kind.PROTECTED))
+    words.update(dict.fromkeys(lexicon.PROTECTED, Kind.PROTECTED))
+    return words
+
+
+_WORDS = _vocabulary()
+_LENGTHS = {
+    first: sorted({len(word) for word in _WORDS if word[0] == first}, reverse=True)
+    for first in {word[0] for word in _WORDS}
+}
+
+
+def tokenize(text: str) -> list[Token]:
+    """The tokens of ``text``, which they cover without a gap, and an END token."""
+    tokens: list[Token] = []
+    position = 0
+    previous = Kind.END
+    while position < len(text):
+        token = (
+            _plain(text, position)
+            or _word(text, position, tokens)
+            or _numeral(text, position, previous)
+            or _latin(text, position)
+            or Token(Kind.TEXT, text[position], position)
+        )
+        tokens.append(token)
+        previous = token.kind
+        position += len(token.text)
+    tokens.append(Token(Kind.END, "", len(text)))
+    return tokens
+
+
+# Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
+_PLAIN = re.compile(
+    "[^" + re.escape("".join(sorted({*_LENGTHS, *lexicon.NUMERALS, *lexicon.CONTEXT}))) + "A-Za-z0-9]+"
+)
+
+
+def _plain(text: str, position: int) -> Token | None:
+    """A run of characters without a meaning to the grammar."""
+    run = _PLAIN.match(text, position)
+    return Token(Kind.TEXT, run.group(), position) if run else None
+
+
+def _word(text: str, position: int, before: list[Token]) -> Token | None:
+    """The longest word of the vocabulary at ``position``."""
+    for length in _LENGTHS.get(text[position], ()):
+        word = text[position : position + length]
+        kind = _WORDS.get(word)
+        if kind and _stands(word, text, position, before):
+            return Token(kind, word, position)
+    return None
+
+
+def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
+    """Whether the characters of ``word`` are that word here, and not numerals of a longer number."""
+    after_numeral = bool(before) and (before[-1].kind in NUMERAL_KINDS or before[-1].kind is Kind.ARABIC)
+    following = text[position + len(word) : position + len(word) + 1]
+    if word in lexicon.SHORT_WEEKDAYS:
+        return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
+    if word in lexicon.NAMES_BEFORE_NUMERAL:
+        return following not in lexicon.NUMERALS and following not in lexicon.POINT
+    if word[0] not in lexicon.NUMERALS or word in lexicon.STICKY:
+        return True
+    if word in lexicon.KILO_UNITS:
+        return after_numeral and _is_kilo(word, before)
+    if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
+        return False
+    if before and before[-1].text in lexicon.PERCENT:
+        return False
+    if word in lexicon.PROTECTED_ALONE and following in UNITS:
+        return False
+    return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
+
+
+def _is_kilo(word: str, before: list[Token]) -> bool:
+    """三十一千米 is 31 千米, but 三千米 is 3000 米 and 三萬五千克 35000 克; of 五千克 both are true."""
+    if before[-1].kind is not Kind.DIGIT:
+        return True
+    earlier = before[-2].kind if len(before) > 1 else Kind.END
+    return earlier is Kind.PLACE or (earlier not in NUMERAL_KINDS and word in lexicon.KILO_AFTER_DIGIT)
+
+
+def _numeral(text: str, position: int, previous: Kind) -> Token | None:
+    char = text[position]
+    if char in lexicon.SPOKEN_ONE and not _is_spoken_one(text, position, previous):
+        return None
+    for kind, values in (
+        (Kind.DIGIT, lexicon.DIGITS),
+        (Kind.PLACE, lexicon.PLACES),
+        (Kind.SCALE, lexicon.SCALES),
+    ):
+        if char in values:
+            return Token(kind, char, position, values[char])
+    return None
+
+
+def _is_spoken_one(text: str, position: int, previous: Kind) -> bool:
+    """么 is "one" only among digits: 幺二三零六, but not 什么一二三."""
+    if previous is Kind.DIGIT:
+        return True
+    if position and text[position - 1] in lexicon.NOT_ONE_AFTER:
+        return False
+    return text[position + 1 : position + 2] in lexicon.DIGITS
+
+
+def _latin(text: str, position: int) -> Token | None:
+    """A run of ASCII letters or of ASCII digits."""
+    for kind, belongs in ((Kind.LETTERS, str.isalpha), (Kind.ARABIC, str.isdigit)):
+        stop = position
+        while stop < len(text) and text[stop].isascii() and belongs(text[stop]):
+            stop += 1
+        if stop > position:
+            return Token(kind, text[position:stop], position)
+    return None

@@ -1,0 +1,98 @@
+"""The build: one abi3 extension with the engine compiled in, and the built-in model as package data.
+
+No instruction-set flags: the engine picks its kernels at run time, so that one binary serves every CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+BUILT_IN_MODEL = Path("models") / "qwen3-asr-mini-q8_0.bin"
+
+# -g0: Python's own flags ask for debugging information, which would be most of the wheel.
+C_FLAGS = {"unix": ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden"], "msvc": ["/O2", "/std:c11", "/utf-8"]}
+CXX_FLAGS = {
+    "unix": ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fvisibility-inlines-hidden"],
+    "msvc": ["/O2", "/std:c++17", "/utf-8", "/EHsc"],
+}
+LINK_FLAGS = {"unix": ["-pthread"], "msvc": []}
+
+
+def processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class BuildExtension(build_ext):
+    """Compiles the engine's C++ with flags of its own, over all cores; leaves the C files to setuptools."""
+
+    def build_extension(self, ext: Extension) -> None:
+        compiler = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
+        cxx_sources = [source for source in ext.sources if source.endswith(".cpp")]
+        ext.sources = [source for source in ext.sources if not source.endswith(".cpp")]
+        ext.depends = [*ext.depends, *cxx_sources]
+        ext.extra_objects = [*ext.extra_objects, *self.compile_cxx(ext, cxx_sources, CXX_FLAGS[compiler])]
+        ext.extra_compile_args = [*ext.extra_compile_args, *C_FLAGS[compiler]]
+        ext.extra_link_args = [*ext.extra_link_args, *LINK_FLAGS[compiler]]
+        super().build_extension(ext)
+
+    def compile_cxx(self, ext: Extension, sources: list[str], flags: list[str]) -> list[str]:
+        if hasattr(self.compiler, "initialize") and not getattr(self.compiler, "initialized", True):
+            self.compiler.initialize()  # MSVC looks for its tools on first use, which is not safe in parallel
+        newest_header = max(
+            (os.path.getmtime(path) for path in ext.depends if path.endswith((".h", ".inl", ".inc"))),
+            default=0,
+        )
+
+        def compile_one(source: str) -> list[str]:
+            objects = self.compiler.object_filenames([source], output_dir=self.build_temp)
+            if not self.force and all(
+                os.path.exists(path) and os.path.getmtime(path) > max(newest_header, os.path.getmtime(source))
+                for path in objects
+            ):
+                return objects
+            return self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                macros=ext.define_macros,
+                include_dirs=ext.include_dirs,
+                debug=self.debug,
+                extra_postargs=flags,
+            )
+
+        with ThreadPoolExecutor(processors()) as pool:
+            return [path for objects in pool.map(compile_one, sources) for path in objects]
+
+
+class BuildPackage(build_py):
+    """Puts the built-in model, which lives in models/ beside its recipe, into the package."""
+
+    def built_model(self) -> Path:
+        return Path(self.build_lib) / "qwen3asr_native" / BUILT_IN_MODEL
+
+    def run(self) -> None:
+        super().run()
+        if BUILT_IN_MODEL.exists() and not getattr(self, "editable_mode", False):
+            self.built_model().parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(BUILT_IN_MODEL, self.built_model())
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        outputs = super().get_outputs(include_bytecode)
+        return [*outputs, str(self.built_model())] if BUILT_IN_MODEL.exists() else outputs
+
+
+setup(
+    cffi_modules=["build_ffi.py:ffibuilder"],
+    cmdclass={"build_ext": BuildExtension, "build_py": BuildPackage},
+    # One wheel for Python 3.9 and later; a free-threaded Python has no stable ABI yet.
+    options={}
+    if sysconfig.get_config_var("Py_GIL_DISABLED")
+    else {"bdist_wheel": {"py_limited_api": "cp39"}},
+)

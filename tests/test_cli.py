@@ -1,0 +1,195 @@
+"""The command line: text on standard output, one sentence for what is wrong, and an honest exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+
+import qwen3asr_native
+
+
+def qwen3asr(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "qwen3asr_native", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, input=stdin, timeout=120, check=False)
+
+
+@pytest.fixture
+def wav(tmp_path: Path, tone: np.ndarray) -> Path:
+    path = tmp_path / "語音 one.wav"
+    soundfile.write(path, tone, 16000)
+    return path
+
+
+@pytest.fixture
+def slow_library(compile_library: Callable[[Path], Path], tmp_path: Path) -> list[object]:
+    """Options for a recognizer that takes 20 s."""
+    settings = tmp_path / "slow.bin"
+    settings.write_text("fake model\nsteps 1000\ndelay_ms 20\n")
+    return ["--model", settings, "--library", compile_library(ROOT / "tests" / "fake_libchatllm.c")]
+
+
+def assert_sentences(errors: bytes, *words: str) -> None:
+    lines = errors.decode().splitlines()
+    assert len(lines) == len(words), lines
+    for line, word in zip(lines, words):
+        assert word in line
+    assert "Traceback" not in errors.decode()
+
+
+def test_the_text_alone_is_on_standard_output(model_file: Path, wav: Path, tone: np.ndarray) -> None:
+    with qwen3asr_native.Model(model_file) as model:
+        expected = "".join(token.text for token in model.transcribe(wav, max_new_tokens=20).tokens)
+    done = qwen3asr("transcribe", "--max-new-tokens", 20, "--model", model_file, wav)
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, expected + "\n", b"")
+
+
+def test_standard_input_is_audio_too(model_file: Path, wav: Path) -> None:
+    from_file = qwen3asr("transcribe", "--model", model_file, wav)
+    from_stdin = qwen3asr("transcribe", "--model", model_file, "-", stdin=wav.read_bytes())
+    assert from_stdin.returncode == 0
+    assert from_stdin.stdout == from_file.stdout
+
+
+def test_bad_files_get_a_sentence_and_the_others_run(model_file: Path, wav: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("this is no audio at all, only words")
+    done = qwen3asr(
+        "transcribe",
+        "--json",
+        "--model",
+        model_file,
+        "nowhere.wav",
+        tmp_path / "empty.wav",
+        wav,
+        tmp_path / "text.wav",
+        wav,
+    )
+    assert done.returncode == 1
+    assert_sentences(
+        done.stderr, "'nowhere.wav' does not exist", "empty.wav' is empty", "text.wav' is not audio"
+    )
+    lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert ["error" in line for line in lines] == [True, True, False, True, False]
+    assert lines[2]["file"] == str(wav)
+    assert lines[2]["text"] == lines[4]["text"]
+
+
+@pytest.mark.parametrize("name", ["missing.bin", "missing", "text.bin"])
+def test_what_is_no_model_gets_a_sentence(name: str, wav: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.bin").write_text("no model at all")
+    path = tmp_path / name if name.endswith(".bin") else name
+    for arguments in (["transcribe", "--model", path, wav], ["info", path]):
+        done = qwen3asr(*arguments)
+        assert done.returncode == 1
+        assert done.stdout == b""
+        assert_sentences(done.stderr, name)
+
+
+def test_an_unknown_language_gets_a_sentence(model_file: Path, wav: Path) -> None:
+    done = qwen3asr("transcribe", "--model", model_file, "--language", "Klingon", wav)
+    assert done.returncode == 1
+    assert_sentences(done.stderr, "Klingon")
+
+
+def test_timings_go_to_standard_error(model_file: Path, wav: Path) -> None:
+    done = qwen3asr("transcribe", "--timings", "--model", model_file, wav)
+    assert done.returncode == 0
+    assert b"prefill" not in done.stdout
+    for row in (b"mel", b"encode", b"prefill", b"first token", b"total"):
+        assert row in done.stderr
+
+
+def test_info_describes_the_header(model_file: Path) -> None:
+    described = json.loads(qwen3asr("info", "--json", model_file).stdout)
+    assert described == qwen3asr_native.inspect_model(model_file)
+    table = qwen3asr("info", model_file).stdout.decode()
+    assert described["name"] in table
+
+
+def test_version_names_package_and_engine() -> None:
+    done = qwen3asr("--version")
+    assert done.returncode == 0
+    assert qwen3asr_native.__version__ in done.stdout.decode()
+    assert "generic" in done.stdout.decode()
+
+
+def test_numbers_of_standard_input_become_digits() -> None:
+    done = qwen3asr("itn", stdin="零九零零零七三三三一\n一心一意\n".encode())
+    assert (done.returncode, done.stdout.decode().splitlines()) == (0, ["0900073331", "一心一意"])
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_ctrl_c_prints_what_there_is(slow_library: list[object], wav: Path, as_json: bool) -> None:
+    command = [sys.executable, "-m", "qwen3asr_native", "transcribe", *map(str, slow_library), str(wav)]
+    process = subprocess.Popen(
+        command + ["--json"] * as_json, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    assert process.stdout is not None
+    begin = b"" if as_json else process.stdout.read(20)  # text comes before the end
+    time.sleep(1.0 if as_json else 0.2)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=10)
+    text = json.loads(output)["text"] if as_json else (begin + output).decode()
+    assert process.returncode == 130
+    assert errors == b""
+    assert text.startswith("16000 samples")
+    assert as_json or text.endswith("\n")
+
+
+def test_a_closed_pipe_is_no_error_message(slow_library: list[object], wav: Path) -> None:
+    command = [sys.executable, "-m", "qwen3asr_native", "transcribe", *map(str, slow_library), str(wav)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(5)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(10) != 0
+    assert errors == b""
+
+
+def test_output_is_utf_8_in_any_locale(model_file: Path, wav: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qwen3asr_native", "itn"],
+        capture_output=True,
+        input="你好".encode(),
+        env={
+            **os.environ,
+            "LC_ALL": "C",
+            "PYTHONUTF8": "0",
+            "PYTHONIOENCODING": "latin-1",
+            "PYTHONCOERCECLOCALE": "0",
+        },
+        check=False,
+    )
+    assert io.TextIOWrapper(io.BytesIO(done.stdout), "utf-8").read() == "你好\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")
+def test_a_name_that_is_not_utf_8_gets_a_sentence(model_file: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "qwen3asr_native",
+        "transcribe",
+        "--json",
+        "-m",
+        str(model_file),
+        b"caf\xe9.wav",
+    ]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert_sentences(done.stderr, "does not exist")
+    assert "does not exist" in json.loads(done.stdout.replace(b"\\udce9", b"?"))["error"]

@@ -1,0 +1,110 @@
+"""The engine computes what the official code computes: reference outputs on a small random checkpoint.
+
+Errors are relative RMS: the root mean square of the difference over that of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwen3asr_native import Model, kernel_sets
+from qwen3asr_native.audio import Piece, load
+from qwen3asr_native.engine import Options
+from qwen3asr_native.stream import Stream
+
+LIMIT = 1e-4
+CONTEXT = "Preserve spelling: PostgreSQL"
+# name of the outputs, clip, forced language, context
+CASES = [
+    ("g1", "g1.wav", None, ""),
+    ("g6", "g6.wav", None, ""),
+    ("g21", "g21.wav", None, ""),
+    ("g6zh", "g6.wav", "Chinese", CONTEXT),
+]
+MODES = ["window", "full"]
+
+
+def relative_rms(value: np.ndarray, reference: np.ndarray) -> float:
+    assert value.shape == reference.shape
+    return float(np.sqrt(np.mean((value - reference) ** 2) / np.mean(reference**2)))
+
+
+@pytest.fixture(scope="module")
+def exact(golden: Path) -> Iterator[Model]:
+    with Model(golden / "tiny-f16.bin", kernels="generic") as model:
+        yield model
+
+
+@pytest.mark.parametrize("clip", ["g1", "g6", "g21"])
+def test_log_mel(exact: Model, golden: Path, clip: str) -> None:
+    reference = np.load(golden / f"{clip}.npz")
+    assert len(load(golden / f"{clip}.wav")) == reference["pcm_len"]
+    assert relative_rms(exact.log_mel(golden / f"{clip}.wav"), reference["mel"]) < LIMIT
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("clip", ["g1", "g6", "g21"])
+def test_encoder(exact: Model, golden: Path, clip: str, mode: str) -> None:
+    reference = np.load(golden / f"{clip}.npz")[f"{mode}_encoder"]
+    assert relative_rms(exact.encode(golden / f"{clip}.wav", mode), reference) < LIMIT
+
+
+@pytest.mark.parametrize(("name", "clip", "language", "context"), CASES)
+def test_prompt(exact: Model, golden: Path, name: str, clip: str, language: str | None, context: str) -> None:
+    reference = np.load(golden / f"{name}.npz")
+    ids = exact._engine.session.prompt_ids(int(reference["pcm_len"]), Options(language, context))
+    assert ids == reference["prompt_ids"].tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "clip", "language", "context"), CASES)
+def test_prefill_logits(
+    exact: Model, golden: Path, name: str, clip: str, language: str | None, context: str, mode: str
+) -> None:
+    reference = np.load(golden / f"{name}.npz")[f"{mode}_logits"]
+    assert relative_rms(exact.prefill_logits(golden / clip, language, context, mode), reference) < LIMIT
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "clip", "language", "context"), CASES)
+def test_greedy_tokens(
+    exact: Model, golden: Path, name: str, clip: str, language: str | None, context: str, mode: str
+) -> None:
+    reference = np.load(golden / f"{name}.npz")
+    expected = reference[f"{mode}_tokens"].tolist()
+    options = Options(language, context, len(expected), mode, ignore_stop=True)
+    tokens = (
+        Stream(exact._engine, iter([Piece(0, load(golden / clip))]), options, None, False).finish().tokens
+    )
+    generated = [token for token in tokens if token.id is not None]
+    assert [token.id for token in generated] == expected
+    np.testing.assert_allclose(
+        [token.logprob for token in generated], reference[f"{mode}_logprobs"], atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("kernels", kernel_sets())
+@pytest.mark.parametrize("clip", ["g1", "g6", "g21"])
+def test_fast_kernels_stay_within_their_error_budget(
+    exact: Model, golden: Path, clip: str, kernels: str
+) -> None:
+    audio = golden / f"{clip}.wav"
+    with Model(golden / "tiny-f16.bin", kernels=kernels) as fast:
+        assert relative_rms(fast.encode(audio), exact.encode(audio)) < 0.02
+        assert relative_rms(fast.prefill_logits(audio), exact.prefill_logits(audio)) < 0.02
+
+
+@pytest.mark.parametrize("kernels", kernel_sets())
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_1", "q4_k"])
+def test_fast_kernels_agree_with_generic_on_quantized_files(golden: Path, kind: str, kernels: str) -> None:
+    audio = golden / "g6.wav"
+    with (
+        Model(golden / f"tiny-{kind}.bin", kernels=kernels) as fast,
+        Model(golden / f"tiny-{kind}.bin", kernels="generic") as generic,
+    ):
+        assert relative_rms(fast.encode(audio), generic.encode(audio)) < 0.02
+        assert relative_rms(fast.prefill_logits(audio), generic.prefill_logits(audio)) < 0.02
