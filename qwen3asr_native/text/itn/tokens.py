@@ -55,6 +55,28 @@ _LENGTHS = {
     for first in {word[0] for word in _WORDS}
 }
 
+_BEGINNINGS = {word[:length] for word in _WORDS for length in range(1, len(word))}
+_LONGEST_WORD = max(map(len, _WORDS))
+# Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
+_PLAIN = re.compile(
+    "[^" + re.escape("".join(sorted({*_LENGTHS, *lexicon.NUMERALS, *lexicon.CONTEXT}))) + "A-Za-z0-9]+"
+)
+
+
+def longest_word() -> int:
+    """The length of the longest word of the vocabulary."""
+    return _LONGEST_WORD
+
+
+def begins_word(text: str) -> bool:
+    """Whether a longer word of the vocabulary begins with ``text``."""
+    return text in _BEGINNINGS
+
+
+def is_plain(char: str) -> bool:
+    """Whether ``char`` is without a meaning to the grammar and begins no word of the vocabulary."""
+    return _PLAIN.match(char) is not None
+
 
 def tokenize(text: str) -> list[Token]:
     """The tokens of ``text``, which they cover without a gap, and an END token."""
@@ -74,12 +96,6 @@ def tokenize(text: str) -> list[Token]:
         position += len(token.text)
     tokens.append(Token(Kind.END, "", len(text)))
     return tokens
-
-
-# Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
-_PLAIN = re.compile(
-    "[^" + re.escape("".join(sorted({*_LENGTHS, *lexicon.NUMERALS, *lexicon.CONTEXT}))) + "A-Za-z0-9]+"
-)
 
 
 def _plain(text: str, position: int) -> Token | None:
