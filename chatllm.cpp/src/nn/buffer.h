@@ -1,10 +1,14 @@
-// Memory for intermediate results: aligned for vectors, not initialized, grows and never shrinks by itself.
+// Memory for intermediate results: aligned for vectors, not initialized, grows and never shrinks by itself. Large
+// blocks are pages of the system's: freed, they are gone, where an allocator would keep some of them in the arena of a
+// thread.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <new>
 #include <utility>
+
+#include "model/mapped_file.h"
 
 namespace chatllm {
 
@@ -14,10 +18,9 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(size_t count) { reserve(count); }
   ~Buffer() { release(); }
-  Buffer(Buffer &&o) noexcept : data_(o.data_), capacity_(o.capacity_) { o.data_ = nullptr, o.capacity_ = 0; }
+  Buffer(Buffer &&o) noexcept { swap(o); }
   Buffer &operator=(Buffer &&o) noexcept {
-    std::swap(data_, o.data_);
-    std::swap(capacity_, o.capacity_);
+    swap(o);
     return *this;
   }
 
@@ -26,13 +29,22 @@ class Buffer {
     if (count > capacity_) {
       release();
       if (count > SIZE_MAX / sizeof(T)) throw std::bad_alloc();
-      data_ = static_cast<T *>(::operator new(count * sizeof(T), kAlign));
+      const size_t bytes = count * sizeof(T);
+      if (bytes >= kLarge) {
+        pages_ = Pages(bytes);
+        data_ = reinterpret_cast<T *>(pages_.data());
+      } else {
+        data_ = static_cast<T *>(::operator new(bytes, kAlign));
+      }
       capacity_ = count;
     }
     return data_;
   }
   void release() noexcept {
-    if (data_ != nullptr) ::operator delete(data_, kAlign);
+    if (pages_.data() != nullptr)
+      pages_.reset();
+    else if (data_ != nullptr)
+      ::operator delete(data_, kAlign);
     data_ = nullptr, capacity_ = 0;
   }
   T *data() { return data_; }
@@ -41,8 +53,17 @@ class Buffer {
 
  private:
   static constexpr std::align_val_t kAlign{64};
+  static constexpr size_t kLarge = size_t{1} << 17;
+
+  void swap(Buffer &o) noexcept {
+    std::swap(data_, o.data_);
+    std::swap(capacity_, o.capacity_);
+    std::swap(pages_, o.pages_);
+  }
+
   T *data_ = nullptr;
   size_t capacity_ = 0;
+  Pages pages_;
 };
 
 }  // namespace chatllm
