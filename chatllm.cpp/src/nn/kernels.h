@@ -129,6 +129,7 @@ struct Kernels {
 
   // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
   int64_t (*peak_int8)(int64_t iterations);
+  int64_t (*peak_bf16)(int64_t iterations);
   int64_t (*peak_float)(int64_t iterations);
   uint64_t (*read)(const uint8_t *data, size_t bytes);
 };
