@@ -266,10 +266,11 @@ class Engine:
         threads: int | None = None,
         kernels: str | None = None,
         library: str | os.PathLike[str] | None = None,
+        context_length: int | None = None,
         plain_library: bool = False,
     ) -> None:
         self._api = lib.q3a_embedded() if library is None else _open_library(library, plain_library)
-        self._words = _start_words(model, threads, kernels, plain=not self._api.asr_run)
+        self._words = _start_words(model, threads, kernels, context_length, plain=not self._api.asr_run)
         self._turn = threading.Lock()
         # Reentrant: the garbage collector may end a call in a thread that holds it.
         self._state = threading.RLock()
@@ -467,12 +468,15 @@ class Call:
                 os.unlink(path)
 
 
-def _start_words(model: Path, threads: int | None, kernels: str | None, plain: bool) -> list[str]:
+def _start_words(
+    model: Path, threads: int | None, kernels: str | None, context_length: int | None, plain: bool
+) -> list[str]:
     words = ["-m", os.fspath(model)]
-    if threads is not None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise ArgumentError(f"threads must be a whole number of at least 1, not {threads!r}")
-        words += ["-n", str(threads)]
+    for option, name, value in (("-n", "threads", threads), ("-c", "context_length", context_length)):
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ArgumentError(f"{name} must be a whole number of at least 1, not {value!r}")
+            words += [option, str(value)]
     if kernels is not None:
         if plain:
             raise ArgumentError("the library has only chatllm.cpp's own API, which has no choice of kernels")
