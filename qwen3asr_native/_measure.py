@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib
+import json
 import math
 import os
 import platform
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, Qwen3AsrError
 
 MB = 1e6
 
@@ -62,9 +63,7 @@ class Memory:
 class _Mallinfo2(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in (
-            "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-        )
+        for name in ("arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split())
     ]
 
 
@@ -134,14 +133,14 @@ def _mapped_files() -> tuple[int | None, int | None]:
 
 
 class Spread(NamedTuple):
-    """Median, 10th and 90th percentile (linear interpolation), smallest, largest, and number of values."""
+    """Median, 10th and 90th percentile (linear interpolation), smallest, largest, and the number of values."""
 
     median: float
     p10: float
     p90: float
     smallest: float
     largest: float
-    count: int
+    values: int
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
@@ -234,3 +233,14 @@ def checksum(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Writes a result. Raises Qwen3AsrError when that is impossible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Qwen3AsrError(
+            f"cannot write '{path}': {error.strerror}; name another file with --output"
+        ) from None

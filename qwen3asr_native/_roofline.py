@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .ggmm import GgmmFile, Tensor
 
 if TYPE_CHECKING:
-    from .transcript import Timings
+    from .bench import Iteration
 
 _FRAME_MS = 10.0
 _CHUNK_FRAMES = 100
@@ -80,13 +80,15 @@ def _convolution_ops(convolutions: Sequence[Tensor], mel_bins: int) -> float:
     return operations
 
 
-def shares(work: Work, machine: Machine, runs: Sequence[Timings]) -> dict[str, Any]:
+def shares(work: Work, machine: Machine, runs: Sequence[Iteration]) -> dict[str, Any]:
     """How near each stage came to the machine's limit, from the medians over the runs.
 
     For encoder and prefill: operations a second, and their share of the int8, bfloat16 and float32 peaks. For decode:
     bytes a second, and their share of the read bandwidth; above 1 when the weights stay in the processor's cache.
     """
-    known = [run for run in runs if run.encode_ms and run.prefill_ms and run.audio_tokens and run.prompt_tokens]
+    known = [
+        run for run in runs if run.encode_ms and run.prefill_ms and run.audio_tokens and run.prompt_tokens
+    ]
     return {
         "machine": {
             "threads": machine.threads,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import __version__
+from . import __version__, _lab_commands
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+_lab_commands.register(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 
 from . import hub
 from ._measure import MB, Growth, Memory, checksum, extra, growth, machine, versions
-from .errors import ArgumentError, Qwen3AsrError
+from .errors import ArgumentError
 
 WAYS = ("recreate", "reuse")
 # The smallest growth for each repetition that counts; what rounds to 0.00 MB does not.
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def findings(self) -> list[str]:
-        """What is wrong, one sentence each."""
+        """What is wrong, a few words each."""
         found = []
         if self.ending not in ("completed", "interrupted"):
             found.append(self.message)
@@ -129,7 +129,9 @@ class Run:
     @property
     def verdict(self) -> str:
         """The worst of: "flat", "unclear", "grows", "fails", "hangs", "crashes"."""
-        verdicts = [quantity.verdict for quantity in self.quantities.values() if quantity.verdict] or ["unclear"]
+        verdicts = [quantity.verdict for quantity in self.quantities.values() if quantity.verdict] or [
+            "unclear"
+        ]
         if self.ending == "interrupted":
             verdicts.append("unclear")
         elif self.ending != "completed":
@@ -249,6 +251,9 @@ def examine(
         warmup = min(max(5, repetitions // 10), repetitions // 2)
     if not 0 <= warmup < repetitions:
         raise ArgumentError(f"the warm-up must be from 0 to {repetitions - 1} repetitions, not {warmup}")
+    unknown = [way for way in ways if way not in WAYS]
+    if unknown:
+        raise ArgumentError(f"there is no way '{unknown[0]}'; there are {' and '.join(WAYS)}")
     if compare and library is None:
         raise ArgumentError("there is nothing to compare the built-in engine with; name a library")
     path = hub.resolve(model).resolve()
@@ -320,14 +325,13 @@ class _Child:
     def follow(self, run: Run) -> Iterator[int]:
         """Fills in the run; yields the number of each finished repetition."""
         with tempfile.TemporaryFile() as errors:
-            # A group of its own: Ctrl-C is for the parent, which then ends the child.
-            group = {"creationflags": 512} if sys.platform == "win32" else {"start_new_session": True}
+            # A session of its own: Ctrl-C is for the parent, which then ends the child.
             process = subprocess.Popen(
                 [sys.executable, "-c", _WORKER, json.dumps(self._job), json.dumps(sys.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                **group,  # type: ignore[call-overload]
+                start_new_session=True,
             )
             try:
                 yield from self._listen(process, run)
@@ -336,7 +340,6 @@ class _Child:
                 if process.poll() is None:
                     process.kill()
                 process.wait()
-                process.stdout.close()
 
     def _listen(self, process: subprocess.Popen[bytes], run: Run) -> Iterator[int]:
         assert process.stdout is not None
@@ -369,20 +372,26 @@ class _Child:
             return
         run.ending = "crashes"
         errors.seek(0)
-        words = " ".join(errors.read().decode("utf-8", "replace").split())[-300:]
-        where = "at the end of the process" if run.phase == "exit" else f"in '{run.phase}'"
-        run.message = f"the process died of {_cause(status)} {where} of repetition {_current(run)}"
-        if words:
-            run.message += f": {words}"
+        lines = errors.read().decode("utf-8", "replace").split("\n")
+        words = "; ".join(line.strip() for line in lines if line.strip())[-200:]
+        where = (
+            "when it ended, after the last destroy"
+            if run.phase == "exit"
+            else f"in '{run.phase}' of repetition {_current(run)}"
+        )
+        run.message = f"the process died of {_cause(status)} {where}" + (f" (… {words})" if words else "")
 
 
 def _current(run: Run) -> int:
-    return len(run.samples) + (run.phase in ("load", "run") or (run.way == "recreate" and run.phase == "destroy"))
+    return len(run.samples) + (
+        run.phase in ("load", "run") or (run.way == "recreate" and run.phase == "destroy")
+    )
 
 
 def _pump(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 
@@ -412,18 +421,3 @@ def _cause(status: int) -> str:
         except ValueError:
             return f"signal {-status}"
     return f"exit status {status}"
-
-
-def save(report: Report, path: Path) -> None:
-    """Writes the report as JSON. Raises Qwen3AsrError when that is impossible."""
-    write_json(report.to_dict(), path)
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise Qwen3AsrError(
-            f"cannot write '{path}': {error.strerror}; name another file with --output"
-        ) from None
