@@ -40,21 +40,23 @@ def plot_bench(report: bench.Report, path: Path) -> None:
         stages.bar(position, rest, bottom=bottom, color="#dddddd", label="not told apart", width=0.8)
     stages.set(ylabel="milliseconds", title="Time of each stage")
     _legend(stages)
-    for name, color, label in (
-        ("peak_rss", _PEAK, "peak RSS"),
-        ("rss", _RSS, "RSS"),
-        ("uss", _USS, "USS"),
+    for name, color, style, label in (
+        ("rss", _RSS, "-o", "RSS"),
+        ("uss", _USS, "-o", "USS"),
+        ("peak_rss", "#333333", "--", "peak RSS"),
     ):
         values = [getattr(run, name) for run in runs]
         if values and None not in values:
-            memory.plot(position, np.array(values) / MB, color=color, marker="o", markersize=3, label=label)
-    memory.set(ylabel="MB", title="Memory after each transcription", ylim=(0, None))
+            memory.plot(position, np.array(values) / MB, style, color=color, markersize=3, label=label)
+    memory.set(ylabel="MB", title="Memory after each transcription")
+    memory.set_ylim(0, 1.15 * memory.get_ylim()[1])
     _legend(memory)
     for axis in (stages, memory):
         axis.set_xlabel("transcription")
         axis.set_xlim(0.4, max(len(runs), 1) + 0.6)
         axis.xaxis.get_major_locator().set_params(integer=True)
     _plot_tokens(tokens, runs)
+    figure.align_ylabels()
     figure.suptitle(f"{os.path.basename(report.model['path'])}, {_threads(report)}", fontsize=12)
     _save(figure, path)
 
@@ -113,7 +115,8 @@ def _plot_run(axis: Any, subject: str, run: leaks.Run) -> None:
         if fitted
         else ""
     )
-    axis.set(xlabel="repetition", ylabel="MB", ylim=(0, None))
+    axis.set(xlabel="repetition", ylabel="MB")
+    axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
     axis.set_title(f"{subject}, {run.way}: {run.verdict}{slope}", fontsize=10)
     _legend(axis)
 

@@ -137,6 +137,8 @@ struct Kernels {
 extern const Kernels kGenericKernels;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels, kAmxKernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels, kNeonDotKernels;
 #endif
 
 // The set of this name if the CPU can run it ("auto" or "": the best one); throws Error naming the usable ones.
