@@ -73,7 +73,17 @@ def transcribe(
     itn: Annotated[bool, typer.Option("--itn", help="Write spoken Chinese numbers as digits.")] = False,
     threads: Annotated[
         Optional[int],
-        typer.Option("--threads", "-t", min=1, help="Threads to compute with; default: all processors."),
+        typer.Option(
+            "--threads",
+            "-t",
+            min=1,
+            envvar="INFERENCE_THREADS",
+            help="Threads to compute with; default: all processors.",
+        ),
+    ] = None,
+    context_length: Annotated[
+        Optional[int],
+        typer.Option(min=1, envvar="CONTEXT_LENGTH", help="Most tokens of prompt and answer together."),
     ] = None,
     timings: Annotated[
         bool, typer.Option("--timings", help="Print the time of each stage on standard error.")
@@ -102,7 +112,9 @@ def transcribe(
     from .model import Model
 
     try:
-        with Model(model, threads=threads, kernels=kernels, library=library) as opened:
+        with Model(
+            model, threads=threads, kernels=kernels, library=library, context_length=context_length
+        ) as opened:
 
             def begin(file: str) -> "Stream":
                 return opened.stream(
