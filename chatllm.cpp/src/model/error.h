@@ -24,8 +24,7 @@ class Error : public std::exception {
 #if defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif
-inline std::string
-format(const char *pattern, ...) {
+inline std::string format(const char *pattern, ...) {
   va_list args, again;
   va_start(args, pattern);
   va_copy(again, args);
