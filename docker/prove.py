@@ -113,7 +113,8 @@ class Builder:
         words = rest.split()
         name = words[2] if len(words) == 3 else f"stage{len(self.stages)}"
         tree = self.work / name
-        print(f"    base image {words[0]} of {self.arguments}: a copy of {self.base.name}")
+        image = Stage(tree, self.arguments).expand(words[0])
+        print(f"    a copy of {self.base.name} stands for {image}")
         subprocess.run(["cp", "-a", "--reflink=auto", self.base, tree], check=True)
         shutil.copy("/etc/resolv.conf", tree / "etc/resolv.conf")
         self.stage = self.stages[name] = Stage(tree)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,7 +57,10 @@ class Work:
 def work_of(path: Path, mel_bins: int) -> Work:
     """Counts from the tensors of a model file. Raises ModelFileError."""
     with GgmmFile(path) as file:
-        tensors = file.tensors
+        return work_of_tensors(file.tensors, mel_bins)
+
+
+def work_of_tensors(tensors: Mapping[str, Tensor], mel_bins: int) -> Work:
     matrices = {name: tensor for name, tensor in tensors.items() if len(tensor.shape) == 2}
     encoder = [t for name, t in matrices.items() if name.startswith(("audio.", "multi_modal_projector."))]
     layers = [tensor for name, tensor in matrices.items() if name.startswith("model.layers.")]

@@ -1,9 +1,9 @@
 /* leaking_libchatllm.c - the fake library with planted defects, chosen by environment variables, to test that the leak
  * laboratory finds them. It takes any file as a model.
  *   FAKE_LEAK_RUN N       bytes lost in each run          FAKE_LEAK_DESTROY N  bytes lost in each destroy
- *   FAKE_LEAK_FILES N     descriptors lost in each run    FAKE_ONCE N          bytes kept from the 12th run on, once
- *   FAKE_ABORT_DESTROY    abort in destroy                FAKE_ABORT_EXIT      abort when the process ends
- *   FAKE_HANG N           the Nth run does not end
+ *   FAKE_LEAK_FILES N     descriptors lost in each run    FAKE_ONCE N          bytes lost once, in run FAKE_ONCE_AT
+ * (12) FAKE_ABORT_DESTROY    abort in destroy                FAKE_ABORT_EXIT      abort when the process ends FAKE_HANG
+ * N           the Nth run does not end
  */
 #include <fcntl.h>
 #include <unistd.h>
@@ -46,7 +46,7 @@ int chatllm_start(struct chatllm_obj *obj, f_chatllm_print print, f_chatllm_end 
 int chatllm_user_input(struct chatllm_obj *obj, const char *input) {
   runs++;
   lose(setting("FAKE_LEAK_RUN"));
-  if (runs == 12) lose(setting("FAKE_ONCE"));
+  if (runs == (getenv("FAKE_ONCE_AT") != NULL ? setting("FAKE_ONCE_AT") : 12)) lose(setting("FAKE_ONCE"));
   for (long i = 0; i < setting("FAKE_LEAK_FILES"); i++)
     if (open("/dev/null", O_RDONLY) < 0) abort();
   while (runs == setting("FAKE_HANG")) sleep(1);
