@@ -18,7 +18,7 @@ FROM ${PYTHON_IMAGE}
 ARG INFERENCE_THREADS=
 ARG CONTEXT_LENGTH=
 ENV INFERENCE_THREADS=${INFERENCE_THREADS} CONTEXT_LENGTH=${CONTEXT_LENGTH}
-ENV PATH=/opt/qwen3asr/bin:/usr/local/bin:/usr/bin:/bin
+ENV PATH=/opt/qwen3asr/bin:${PATH}
 COPY --from=build /opt/qwen3asr /opt/qwen3asr
 RUN useradd --uid 10001 --create-home asr && mkdir /models /results && chown asr /results
 # Model names are looked up in models/, results written to results/, both under the working directory.
