@@ -91,6 +91,9 @@ def plot_leaks(report: leaks.Report, path: Path) -> None:
             _plot_run(axes[row, column], os.path.basename(subject), run)
         for axis in axes[row, len(runs) :]:
             axis.set_visible(False)
+    if rows:  # one legend for all: the lines mean the same everywhere
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -111,14 +114,13 @@ def _plot_run(axis: Any, subject: str, run: leaks.Run) -> None:
     quantity = run.quantities.get("uss") or run.quantities.get("rss")
     fitted = quantity.growth if quantity else None
     slope = (
-        f"\n{fitted.slope / MB:+.3f} MB a repetition ({fitted.low / MB:+.3f} to {fitted.high / MB:+.3f})"
+        f"\nUSS {fitted.slope / 1e3:+.2f} kB a repetition ({fitted.low / 1e3:+.2f} to {fitted.high / 1e3:+.2f})"
         if fitted
         else ""
     )
     axis.set(xlabel="repetition", ylabel="MB")
     axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
     axis.set_title(f"{subject}, {run.way}: {run.verdict}{slope}", fontsize=10)
-    _legend(axis)
 
 
 def _figure(rows: int, columns: int) -> tuple[Any, Any]:

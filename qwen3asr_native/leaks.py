@@ -188,7 +188,8 @@ class Report:
 
 def amount(name: str, value: float) -> str:
     """A value of a quantity for readers: megabytes, or a count."""
-    return f"{value:.2f}" if name in _COUNTS else f"{value / MB:.2f} MB"
+    number = round(value if name in _COUNTS else value / MB, 2) + 0.0  # + 0.0: no negative zero
+    return f"{number:.2f}" if name in _COUNTS else f"{number:.2f} MB"
 
 
 def _quantity(name: str, values: Sequence[float], warmup: int) -> Quantity:
