@@ -12,11 +12,10 @@ from typing import Callable
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from qwen3asr_native import ArgumentError, leaks
 from qwen3asr_native._measure import Growth, growth
-
-from conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory from /proc")
 
