@@ -13,25 +13,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .ggmm import GgmmFile, Tensor
 
 if TYPE_CHECKING:
     from .bench import Iteration
+    from .engine import Machine
 
 _FRAME_MS = 10.0
 _CHUNK_FRAMES = 100
-
-
-class Machine(Protocol):
-    """Peaks of all threads together, per second."""
-
-    threads: int
-    int8_ops: float
-    bf16_ops: float
-    float_ops: float
-    read_bytes: float
 
 
 @dataclass(frozen=True)
@@ -93,13 +84,7 @@ def shares(work: Work, machine: Machine, runs: Sequence[Iteration]) -> dict[str,
         run for run in runs if run.encode_ms and run.prefill_ms and run.audio_tokens and run.prompt_tokens
     ]
     return {
-        "machine": {
-            "threads": machine.threads,
-            "int8_ops": machine.int8_ops,
-            "bf16_ops": machine.bf16_ops,
-            "float_ops": machine.float_ops,
-            "read_bytes": machine.read_bytes,
-        },
+        "machine": asdict(machine),
         "work": asdict(work),
         "encode": _product_share(
             [work.encode_ops(run.audio_ms, run.audio_tokens or 0) for run in known],

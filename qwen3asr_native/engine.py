@@ -86,6 +86,44 @@ def kernel_sets() -> list[str]:
     return _text(lib.chatllm_asr_kernel_sets()).split(",")
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What the machine can do. Per second, all threads together; a multiply and an add are two operations.
+
+    Attributes:
+        threads: Threads that measured.
+        int8_ops: Dot products of bytes in vector registers.
+        bf16_ops: bfloat16 products on the matrix unit where the kernel set uses one, else ``float_ops``.
+        float_ops: float32 multiply-adds.
+        read_bytes: Reading memory far larger than the caches.
+    """
+
+    threads: int
+    int8_ops: float
+    bf16_ops: float
+    float_ops: float
+    read_bytes: float
+
+
+def measure_machine(kernels: str | None = None, threads: int | None = None) -> Machine:
+    """Measures the limits that a run's times are held against; takes about a second and 256 MB.
+
+    Args:
+        kernels: A name of :func:`kernel_sets`, whose widest instructions are measured; None takes the best.
+        threads: None takes the processors that the process may use.
+
+    Raises:
+        ArgumentError: There is no such kernel set.
+        OutOfMemoryError: Memory or threads are short.
+    """
+    machine = ffi.new("chatllm_asr_machine *", {"size": ffi.sizeof("chatllm_asr_machine")})
+    name = ffi.NULL if kernels is None else ffi.new("char[]", kernels.encode())
+    status = lib.chatllm_asr_measure_machine(name, threads or 0, machine)
+    if status != 0:
+        raise error_of_status(status, _text(lib.chatllm_asr_last_error(ffi.NULL)))
+    return Machine(machine.threads, machine.int8_ops, machine.bf16_ops, machine.float_ops, machine.read_bytes)
+
+
 def inspect_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describes a model file from its header, without loading it.
 

@@ -20,6 +20,7 @@ from qwen3asr_native import ArgumentError, AudioError, _measure, bench
 from qwen3asr_native._measure import spread
 from qwen3asr_native._roofline import shares, work_of_tensors
 from qwen3asr_native._scoring import error_rates, normalize_for_scoring
+from qwen3asr_native.engine import Machine, measure_machine
 from qwen3asr_native.ggmm import Tensor
 from qwen3asr_native.quantization import TensorType
 
@@ -200,7 +201,7 @@ def test_the_work_of_the_0_6b_model() -> None:
 
 def test_shares_are_rates_over_limits() -> None:
     work = work_of_tensors(_shape_of_0_6b(), 128)
-    machine = SimpleNamespace(threads=2, int8_ops=800e9, bf16_ops=400e9, float_ops=200e9, read_bytes=30e9)
+    machine = Machine(threads=2, int8_ops=800e9, bf16_ops=400e9, float_ops=200e9, read_bytes=30e9)
     run = SimpleNamespace(
         audio_ms=15300, audio_tokens=199, prompt_tokens=217, encode_ms=683, prefill_ms=955, per_token_ms=22.35
     )
@@ -209,6 +210,14 @@ def test_shares_are_rates_over_limits() -> None:
     assert found["prefill"]["share_of_bf16"] == pytest.approx(0.5, rel=0.01)
     assert found["prefill"]["share_of_float32"] == pytest.approx(1.0, rel=0.01)
     assert found["decode"]["share_of_read"] == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_machine_is_measured_or_the_error_names_what_is_wrong() -> None:
+    machine = measure_machine("generic", threads=1)
+    assert machine.threads == 1
+    assert 1e8 < machine.float_ops < 1e13
+    with pytest.raises(ArgumentError, match="'steam'"):
+        measure_machine("steam")
 
 
 def test_the_roofline_is_measured_in_the_same_run(model_file: Path, wav: Path) -> None:
