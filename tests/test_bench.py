@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -78,10 +80,11 @@ def test_speed_is_that_of_the_clock_where_the_text_is_made(
     model, library = slow(steps=10, delay_ms=20)
     settings = bench.Settings(library=str(library))
     (run,) = bench.run([wav], model, iterations=1, warmup=0, settings=settings).iterations
-    # 65 characters come at once, then 10 times two after 20 ms each.
-    assert run.decode_ms == pytest.approx(200, rel=0.3)
+    # The text comes at once after the first piece, then 10 times two characters after at least 20 ms each: a busy
+    # machine can only make it slower.
+    assert run.decode_ms is not None
+    assert 199 < run.decode_ms <= run.total_ms
     assert run.characters_per_second == pytest.approx(len(run.text) / run.decode_ms * 1e3)
-    assert run.characters_per_second < 500
     assert run.mel_ms is run.encode_ms is run.prefill_ms is run.load_ms is None
 
 
@@ -267,7 +270,7 @@ def test_the_command_prints_a_table_and_writes_everything(
     for row in (
         "load",
         "encode",
-        "first token, ms",
+        "prefill, ms",
         "real-time factor",
         "character errors, normalized",
     ):
@@ -279,6 +282,32 @@ def test_the_command_prints_a_table_and_writes_everything(
     info = result["model"]["info"]
     assert (info["threads"], info["context_length"], result["settings"]["language"]) == (1, 900, "Chinese")
     assert (tmp_path / "plots" / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
+@pytest.mark.parametrize(("terminal", "bars"), [("dumb", False), ("xterm", True)])
+def test_bars_move_only_where_the_cursor_does(
+    model_file: Path, wav: Path, tmp_path: Path, terminal: str, bars: bool
+) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = _command(wav, "-m", model_file, "-n", 2, "--max-new-tokens", 12)
+    environment = {**os.environ, "TERM": terminal}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=tmp_path, env=environment
+    )
+    os.close(theirs)
+    shown = b""
+    while process.poll() is None or select.select([ours], [], [], 0)[0]:
+        try:
+            shown += os.read(ours, 1 << 16)
+        except OSError:  # Linux: the other end is closed
+            break
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert (b"\x1b" in shown) is bars
+    assert b"The whole result is in" in shown
 
 
 def test_ctrl_c_prints_what_was_measured(model_file: Path, wav: Path, tmp_path: Path) -> None:
