@@ -44,7 +44,13 @@ MOST_KEPT_BYTES = 5 * MB
 
 _COUNTS = ("mapped_files", "descriptors", "threads")
 # RSS and the sizes of mappings are shown only: they follow what other processes share, and USS judges them better.
-_JUDGED = ("uss", "malloc", *_COUNTS)
+_JUDGED = {
+    "uss": "USS",
+    "malloc": "malloc's use",
+    "mapped_files": "the number of mapped files",
+    "descriptors": "the number of descriptors",
+    "threads": "the number of threads",
+}
 QUANTITIES = ("rss", "uss", "malloc", "malloc_held", "mapped", *_COUNTS)
 _BADNESS = ("flat", "unclear", "grows", "fails", "hangs", "crashes")
 _WORKER = "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); from qwen3asr_native._leak_worker import main; main()"
@@ -116,7 +122,7 @@ class Run:
             found.append(self.message)
         for name, quantity in self.quantities.items():
             if quantity.verdict == "grows" and quantity.growth is not None:
-                found.append(f"{name} grows by {amount(name, quantity.growth.slope)} a repetition")
+                found.append(f"{_JUDGED[name]} grows by {amount(name, quantity.growth.slope)} a repetition")
         if self.kept_bytes is not None and self.kept_bytes > MOST_KEPT_BYTES:
             found.append(f"{self.kept_bytes / MB:.1f} MB stay after the last destroy")
         if self.before is not None and self.after is not None:

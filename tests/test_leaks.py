@@ -90,11 +90,11 @@ def test_a_clean_library_is_flat(examine: Callable[..., dict[str, leaks.Run]]) -
 def test_a_leak_in_each_run_is_measured(examine: Callable[..., dict[str, leaks.Run]]) -> None:
     for run in examine(FAKE_LEAK_RUN=100_000).values():
         assert run.verdict == "grows"
-        for name in ("uss", "malloc"):
+        for name, called in (("uss", "USS"), ("malloc", "malloc's use")):
             fitted = run.quantities[name].growth
             assert fitted is not None
             assert fitted.slope == pytest.approx(100_000, rel=0.1)
-            assert any(finding.startswith(f"{name} grows by 0.10 MB") for finding in run.findings)
+            assert f"{called} grows by 0.10 MB a repetition" in run.findings
 
 
 def test_a_leak_in_destroy_shows_where_things_are_destroyed(
@@ -110,7 +110,7 @@ def test_lost_descriptors_are_found(examine: Callable[..., dict[str, leaks.Run]]
         assert run.verdict == "grows"
         assert run.quantities["uss"].verdict == "flat"
         assert run.findings == [
-            "descriptors grows by 1.00 a repetition",
+            "the number of descriptors grows by 1.00 a repetition",
             "25 descriptors stay after the last destroy",
         ]
 
@@ -211,7 +211,7 @@ def test_two_subjects_stand_side_by_side(
     assert "\x1b" not in done.stdout
     header = next(line for line in done.stdout.splitlines() if library.name in line)
     assert "built-in engine" in header
-    assert f"{library.name}, reuse: uss grows by 0.10 MB a repetition" in done.stdout
+    assert f"{library.name}, reuse: USS grows by 0.10 MB a repetition" in done.stdout
     result = json.loads(output.read_text())
     assert [len(runs) for runs in result["subjects"].values()] == [1, 1]
     assert len(result["subjects"][str(library)][0]["samples"]) == 20
