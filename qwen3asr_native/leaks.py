@@ -52,7 +52,7 @@ _JUDGED = {
     "threads": "the number of threads",
 }
 QUANTITIES = ("rss", "uss", "malloc", "malloc_held", "mapped", *_COUNTS)
-_BADNESS = ("flat", "unclear", "grows", "fails", "hangs", "crashes")
+_BADNESS = ("flat", "unclear", "keeps", "grows", "fails", "hangs", "crashes")
 _WORKER = "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); from qwen3asr_native._leak_worker import main; main()"
 
 
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """The worst of: "flat", "unclear", "grows", "fails", "hangs", "crashes"."""
+        """The worst of: "flat", "unclear", "keeps" (something stays after the last destroy), "grows", "fails", "hangs", "crashes"."""
         verdicts = [quantity.verdict for quantity in self.quantities.values() if quantity.verdict] or [
             "unclear"
         ]
@@ -143,7 +143,7 @@ class Run:
         elif self.ending != "completed":
             verdicts.append(self.ending)
         elif self.findings:
-            verdicts.append("grows")
+            verdicts.append("keeps")
         return max(verdicts, key=_BADNESS.index)
 
     def to_dict(self) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def test_what_is_kept_once_is_no_growth(examine: Callable[..., dict[str, leaks.R
     run = examine("reuse", FAKE_ONCE=8_000_000)["reuse"]
     assert run.quantities["uss"].verdict == "unclear"
     assert run.findings == ["8.0 MB stay after the last destroy"]
+    assert run.verdict == "keeps"
 
 
 def test_warm_up_is_kept_apart(examine: Callable[..., dict[str, leaks.Run]]) -> None:
