@@ -41,8 +41,19 @@ typedef struct chatllm_asr_timings {
   double total_ms;
 } chatllm_asr_timings;
 
+typedef struct chatllm_asr_machine {
+  uint32_t size;
+  int32_t threads;
+  double int8_ops;
+  double bf16_ops;
+  double float_ops;
+  double read_bytes;
+} chatllm_asr_machine;
+
 const char *chatllm_inspect_model(const char *);
 const char *chatllm_asr_kernel_sets(void);
+int chatllm_asr_measure_machine(const char *, int, chatllm_asr_machine *);
+const char *chatllm_asr_last_error(struct chatllm_obj *);
 const char *chatllm_asr_version(void);
 
 typedef struct q3a_api {

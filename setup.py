@@ -27,6 +27,9 @@ LINK_FLAGS = {"unix": ["-pthread"], "msvc": []}
 
 
 def processors() -> int:
+    """Compilers at a time: BUILD_THREADS, else the processors that the process may use."""
+    if os.environ.get("BUILD_THREADS"):
+        return max(1, int(os.environ["BUILD_THREADS"]))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

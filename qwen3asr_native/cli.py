@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import __version__
+from . import __version__, _lab_commands
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+_lab_commands.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,7 +73,17 @@ def transcribe(
     itn: Annotated[bool, typer.Option("--itn", help="Write spoken Chinese numbers as digits.")] = False,
     threads: Annotated[
         Optional[int],
-        typer.Option("--threads", "-t", min=1, help="Threads to compute with; default: all processors."),
+        typer.Option(
+            "--threads",
+            "-t",
+            min=1,
+            envvar="INFERENCE_THREADS",
+            help="Threads to compute with; default: all processors.",
+        ),
+    ] = None,
+    context_length: Annotated[
+        Optional[int],
+        typer.Option(min=1, envvar="CONTEXT_LENGTH", help="Most tokens of prompt and answer together."),
     ] = None,
     timings: Annotated[
         bool, typer.Option("--timings", help="Print the time of each stage on standard error.")
@@ -101,7 +112,9 @@ def transcribe(
     from .model import Model
 
     try:
-        with Model(model, threads=threads, kernels=kernels, library=library) as opened:
+        with Model(
+            model, threads=threads, kernels=kernels, library=library, context_length=context_length
+        ) as opened:
 
             def begin(file: str) -> "Stream":
                 return opened.stream(

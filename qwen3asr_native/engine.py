@@ -86,6 +86,44 @@ def kernel_sets() -> list[str]:
     return _text(lib.chatllm_asr_kernel_sets()).split(",")
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What the machine can do. Per second, all threads together; a multiply and an add are two operations.
+
+    Attributes:
+        threads: Threads that measured.
+        int8_ops: Dot products of bytes in vector registers.
+        bf16_ops: bfloat16 products on the matrix unit where the kernel set uses one, else ``float_ops``.
+        float_ops: float32 multiply-adds.
+        read_bytes: Reading memory far larger than the caches.
+    """
+
+    threads: int
+    int8_ops: float
+    bf16_ops: float
+    float_ops: float
+    read_bytes: float
+
+
+def measure_machine(kernels: str | None = None, threads: int | None = None) -> Machine:
+    """Measures the limits that a run's times are held against; takes about a second and 256 MB.
+
+    Args:
+        kernels: A name of :func:`kernel_sets`, whose widest instructions are measured; None takes the best.
+        threads: None takes the processors that the process may use.
+
+    Raises:
+        ArgumentError: There is no such kernel set.
+        OutOfMemoryError: Memory or threads are short.
+    """
+    machine = ffi.new("chatllm_asr_machine *", {"size": ffi.sizeof("chatllm_asr_machine")})
+    name = ffi.NULL if kernels is None else ffi.new("char[]", kernels.encode())
+    status = lib.chatllm_asr_measure_machine(name, threads or 0, machine)
+    if status != 0:
+        raise error_of_status(status, _text(lib.chatllm_asr_last_error(ffi.NULL)))
+    return Machine(machine.threads, machine.int8_ops, machine.bf16_ops, machine.float_ops, machine.read_bytes)
+
+
 def inspect_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describes a model file from its header, without loading it.
 
@@ -266,10 +304,11 @@ class Engine:
         threads: int | None = None,
         kernels: str | None = None,
         library: str | os.PathLike[str] | None = None,
+        context_length: int | None = None,
         plain_library: bool = False,
     ) -> None:
         self._api = lib.q3a_embedded() if library is None else _open_library(library, plain_library)
-        self._words = _start_words(model, threads, kernels, plain=not self._api.asr_run)
+        self._words = _start_words(model, threads, kernels, context_length, plain=not self._api.asr_run)
         self._turn = threading.Lock()
         # Reentrant: the garbage collector may end a call in a thread that holds it.
         self._state = threading.RLock()
@@ -467,12 +506,15 @@ class Call:
                 os.unlink(path)
 
 
-def _start_words(model: Path, threads: int | None, kernels: str | None, plain: bool) -> list[str]:
+def _start_words(
+    model: Path, threads: int | None, kernels: str | None, context_length: int | None, plain: bool
+) -> list[str]:
     words = ["-m", os.fspath(model)]
-    if threads is not None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise ArgumentError(f"threads must be a whole number of at least 1, not {threads!r}")
-        words += ["-n", str(threads)]
+    for option, name, value in (("-n", "threads", threads), ("-c", "context_length", context_length)):
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ArgumentError(f"{name} must be a whole number of at least 1, not {value!r}")
+            words += [option, str(value)]
     if kernels is not None:
         if plain:
             raise ArgumentError("the library has only chatllm.cpp's own API, which has no choice of kernels")

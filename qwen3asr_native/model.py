@@ -39,6 +39,8 @@ class Model:
         library: Path of another build of chatllm.cpp's C API to use instead of the engine that is compiled in. With
             only upstream's functions it gives text and times, but neither token ids nor log-probabilities, and audio
             goes through a temporary file.
+        context_length: Most tokens of prompt and answer together; None takes the model's limit. Memory grows with what is
+            used, not with the limit.
 
     Raises:
         ModelFileError: The file is missing, damaged, or not a model.
@@ -54,9 +56,12 @@ class Model:
         threads: int | None = None,
         kernels: str | None = None,
         library: str | os.PathLike[str] | None = None,
+        context_length: int | None = None,
     ) -> None:
         self._path = hub.resolve(path_or_name)
-        self._engine = Engine(self._path, threads=threads, kernels=kernels, library=library)
+        self._engine = Engine(
+            self._path, threads=threads, kernels=kernels, library=library, context_length=context_length
+        )
         if path_or_name is None:
             hub.announce_built_in()
 

@@ -1,0 +1,340 @@
+"""The commands ``qwen3asr bench`` and ``qwen3asr leaks``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from . import bench as bench_module
+    from . import leaks as leaks_module
+
+INTERRUPTED = 130
+
+ModelOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--model", "-m", help="Model file, or NAME for models/NAME.bin. Without it: the built-in mini model."
+    ),
+]
+ThreadsOption = Annotated[
+    Optional[int],
+    typer.Option(
+        "--threads",
+        "-t",
+        min=1,
+        envvar="INFERENCE_THREADS",
+        help="Threads to compute with; default: all processors.",
+    ),
+]
+PlotOption = Annotated[Optional[Path], typer.Option("--plot", help="Draw the result into this PNG file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    app.command()(bench)
+    app.command()(leaks)
+
+
+def bench(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Audio files.")],
+    model: ModelOption = None,
+    iterations: Annotated[int, typer.Option("--iterations", "-n", min=1, help="How often.")] = 10,
+    warmup: Annotated[int, typer.Option(min=0, help="Iterations before them that are not measured.")] = 1,
+    references: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Table of lines FILE<TAB>TEXT with what is said; without it, FILE's own .txt beside it."
+        ),
+    ] = None,
+    language: Annotated[
+        Optional[str],
+        typer.Option("--language", "-l", envvar="ASR_LANGUAGE", help="Force a language; default: detect."),
+    ] = None,
+    context: Annotated[str, typer.Option(help="Text that helps recognition.")] = "",
+    script: Annotated[Optional[str], typer.Option(help="Chinese script to write, for example zh-TW.")] = None,
+    itn: Annotated[bool, typer.Option("--itn", help="Write spoken Chinese numbers as digits.")] = False,
+    threads: ThreadsOption = None,
+    context_length: Annotated[
+        Optional[int],
+        typer.Option(min=1, envvar="CONTEXT_LENGTH", help="Most tokens of prompt and answer together."),
+    ] = None,
+    max_new_tokens: Annotated[
+        Optional[int], typer.Option(min=1, help="Limit of tokens; default: from the length of the audio.")
+    ] = None,
+    kernels: Annotated[
+        Optional[str], typer.Option(help="Kernel set, as --version lists them; default: the best one.")
+    ] = None,
+    library: Annotated[Optional[str], typer.Option(help="Another build of chatllm.cpp's library.")] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Load the model anew for each iteration.")] = False,
+    roofline: Annotated[
+        bool,
+        typer.Option("--roofline", help="Measure the machine's limits too, and each stage's share of them."),
+    ] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for the whole result.")] = Path(
+        "results/asr_results.json"
+    ),
+    plot: PlotOption = None,
+) -> None:
+    """Measure speed, memory and error rates over repeated transcriptions.
+
+    Ctrl-C ends it; what was measured until then is printed and written.
+    """
+    from . import _console, _plots
+    from . import bench as laboratory
+    from ._measure import extra
+
+    if plot is not None:
+        extra("matplotlib")  # better now than after the work
+    settings = laboratory.Settings(
+        threads, context_length, kernels, library, language, context, script, itn, max_new_tokens, reload
+    )
+    with _console.progress((iterations + warmup) * len(files)) as step:
+        report = laboratory.run(
+            files,
+            model,
+            references=laboratory.read_references(files, references),
+            iterations=iterations,
+            warmup=warmup,
+            roofline=roofline,
+            settings=settings,
+            progress=step,
+        )
+    _print_bench(report)
+    _write(report.to_dict(), output)
+    if plot is not None and report.iterations:
+        _plots.plot_bench(report, plot)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def leaks(
+    audio: Annotated[
+        Optional[str], typer.Argument(metavar="[FILE]", help="Audio file; default: two seconds of a tone.")
+    ] = None,
+    model: ModelOption = None,
+    repetitions: Annotated[int, typer.Option("--repetitions", "-n", min=1, help="For each way.")] = 100,
+    warmup: Annotated[
+        Optional[int],
+        typer.Option(
+            min=0, help="Repetitions at the beginning that do not count; default: a tenth, at least 5."
+        ),
+    ] = None,
+    way: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="recreate (load, run, destroy) or reuse (load once; restart and run); default: both."
+        ),
+    ] = None,
+    library: Annotated[
+        Optional[str], typer.Option(help="Examine this build of chatllm.cpp's library instead of the engine.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="With --library: examine the built-in engine too.")
+    ] = False,
+    threads: ThreadsOption = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of tokens of an answer.")] = 32,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds without a sign of life after which a process is ended.")
+    ] = 600.0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for the whole result.")] = Path(
+        "results/leaks.json"
+    ),
+    plot: PlotOption = None,
+) -> None:
+    """Repeat inference in child processes and say whether memory, descriptors or threads grow.
+
+    The exit status is 0 only when everything is flat. Ctrl-C ends it; what was measured until then is printed and
+    written.
+    """
+    from . import _console, _plots
+    from . import leaks as laboratory
+    from ._measure import extra
+
+    if plot is not None:
+        extra("matplotlib")
+    ways = tuple(way or laboratory.WAYS)
+    with _console.progress(repetitions) as step:
+        report = laboratory.examine(
+            model,
+            audio,
+            repetitions=repetitions,
+            warmup=warmup,
+            ways=ways,
+            library=library,
+            compare=compare,
+            threads=threads,
+            max_new_tokens=max_new_tokens,
+            timeout=timeout,
+            progress=lambda subject, name, done: step(f"{Path(subject).name}, {name}", done),
+        )
+    _print_leaks(report)
+    _write(report.to_dict(), output)
+    if plot is not None:
+        _plots.plot_leaks(report, plot)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if report.verdict != "flat":
+        raise typer.Exit(1)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    from ._measure import write_json
+
+    write_json(content, path)
+    typer.echo(f"The whole result is in {path}.", err=True)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    return table
+
+
+# Row, name in the summary, divisor, number format.
+_ROWS = (
+    ("load, ms", "load_ms", 1, ".1f"),
+    ("mel, ms", "mel_ms", 1, ".2f"),
+    ("encode, ms", "encode_ms", 1, ".1f"),
+    ("prefill, ms", "prefill_ms", 1, ".1f"),
+    ("first token, ms", "first_token_ms", 1, ".1f"),
+    ("first token of the text, ms", "first_text_ms", 1, ".1f"),
+    ("decode step, ms", "per_token_ms", 1, ".2f"),
+    ("total, ms", "total_ms", 1, ".1f"),
+    ("decoding speed, characters/s", "characters_per_second", 1, ".1f"),
+    ("real-time factor", "real_time_factor", 1, ".4f"),
+    ("RSS, MB", "rss", 1e6, ".1f"),
+    ("USS, MB", "uss", 1e6, ".1f"),
+    ("peak RSS, MB", "peak_rss", 1e6, ".1f"),
+    ("character errors, %", "cer", 0.01, ".1f"),
+    ("character errors, normalized, %", "cer_normalized", 0.01, ".1f"),
+    ("word errors, %", "wer", 0.01, ".1f"),
+    ("word errors, normalized, %", "wer_normalized", 0.01, ".1f"),
+)
+
+
+def _print_bench(report: bench_module.Report) -> None:
+    from . import _console
+
+    count = len(report.iterations)
+    interrupted = ", interrupted" if report.interrupted else ""
+    title = (
+        f"{Path(report.model['path']).name}: {count} transcription{'s' * (count != 1)} of "
+        f"{len(report.settings['files'])} file{'s' * (len(report.settings['files']) != 1)}{interrupted}"
+    )
+    table = _table(title, "", "median", "p10", "p90", "values")
+    for label, name, divisor, form in _ROWS:
+        values = report.summary[name]
+        if values is not None:
+            numbers = (format(values[key] / divisor, form) for key in ("median", "p10", "p90"))
+            table.add_row(label, *numbers, str(int(values["values"])))
+    console = _console.output()
+    if count:
+        console.print(table)
+    else:
+        console.print("Nothing was measured.")
+    if report.roofline is not None:
+        console.print(_roofline_table(report.roofline))
+
+
+def _roofline_table(roofline: dict[str, Any]) -> Table:
+    peaks = roofline["machine"]
+    table = _table(
+        f"Share of the machine's limits, {peaks['threads']} threads",
+        "",
+        "reached",
+        "int8",
+        "bf16",
+        "float32",
+        "read",
+    )
+    table.add_row(
+        "the machine",
+        "",
+        *(f"{peaks[name] / 1e9:.0f} GOP/s" for name in ("int8_ops", "bf16_ops", "float_ops")),
+        f"{peaks['read_bytes'] / 1e9:.1f} GB/s",
+    )
+    for stage in ("encode", "prefill"):
+        values = roofline[stage]
+        if values is not None:
+            shares = (_percent(values.get(f"share_of_{kind}")) for kind in ("int8", "bf16", "float32"))
+            table.add_row(stage, f"{values['ops_per_second'] / 1e9:.1f} GOP/s", *shares, "")
+    decode = roofline["decode"]
+    if decode is not None:
+        table.add_row(
+            "decode",
+            f"{decode['bytes_per_second'] / 1e9:.1f} GB/s",
+            "",
+            "",
+            "",
+            _percent(decode["share_of_read"]),
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _print_leaks(report: leaks_module.Report) -> None:
+    """A column for each run, subjects side by side."""
+    from . import _console
+    from .leaks import QUANTITIES, amount
+
+    runs = [(subject, run) for subject, of_subject in report.subjects.items() for run in of_subject]
+    table = _table(
+        f"{Path(report.settings['model']).name}, growth for each repetition with its 95 % interval",
+        "",
+        *(f"{Path(subject).name}\n{run.way}" for subject, run in runs),
+    )
+    table.add_row("verdict", *(run.verdict for _, run in runs))
+    table.add_row("repetitions, warm-up", *(f"{len(run.samples)}, {run.warmup}" for _, run in runs))
+    for name in QUANTITIES:
+        cells = []
+        for _, run in runs:
+            quantity = run.quantities.get(name)
+            fitted = quantity.growth if quantity else None
+            cells.append(_growth_cell(name, fitted) if fitted else "")
+        if any(cells):
+            table.add_row(_LABELS[name], *cells)
+    for name in ("uss", "malloc"):
+        warm = [run.quantities.get(name) for _, run in runs]
+        table.add_row(
+            f"change in the warm-up, {_LABELS[name]}", *(amount(name, q.warmup) if q else "" for q in warm)
+        )
+    kept = (run.kept_bytes for _, run in runs)
+    table.add_row("stays after destroy", *("" if k is None else amount("uss", float(k)) for k in kept))
+    console = _console.output()
+    console.print(table)
+    for subject, run in runs:
+        for finding in run.findings:
+            console.print(f"{Path(subject).name}, {run.way}: {finding}", markup=False, soft_wrap=True)
+    interrupted = " (interrupted)" if report.interrupted else ""
+    console.print(f"Verdict: {report.verdict}{interrupted}")
+
+
+_LABELS = {
+    "rss": "RSS",
+    "uss": "USS",
+    "malloc": "malloc, in use",
+    "malloc_held": "malloc, held",
+    "mapped": "mapped files, size",
+    "mapped_files": "mapped files",
+    "descriptors": "descriptors",
+    "threads": "threads",
+}
+
+
+def _growth_cell(name: str, fitted: tuple[float, float, float]) -> str:
+    from .leaks import amount
+
+    slope, low, high = (amount(name, value) for value in fitted)
+    return f"{slope} ({low.replace(' MB', '')} to {high.replace(' MB', '')})"
