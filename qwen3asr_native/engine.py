@@ -6,6 +6,7 @@ Python from the engine's threads.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import tempfile
@@ -528,10 +529,17 @@ def _open_library(library: str | os.PathLike[str], plain: bool) -> Any:
     path = Path(library)
     if not path.is_file():
         raise LibraryError(f"the library '{path}' does not exist")
+    return _library_functions(os.fsencode(path.resolve()), plain)
+
+
+@functools.cache  # a library stays loaded for the life of the process, and so does its table
+def _library_functions(path: bytes, plain: bool) -> Any:
     message = ffi.new("char[]", 1024)
-    api = lib.q3a_open_library(os.fsencode(path.resolve()), plain, message, len(message))
+    api = lib.q3a_open_library(path, plain, message, len(message))
     if api == ffi.NULL:
-        raise LibraryError(f"'{path}' cannot be used as a build of chatllm.cpp: {_text(message)}")
+        raise LibraryError(
+            f"'{os.fsdecode(path)}' cannot be used as a build of chatllm.cpp: {_text(message)}"
+        )
     return api
 
 
