@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import __version__
+from . import __version__, model_commands
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
 
 if TYPE_CHECKING:
@@ -196,6 +196,9 @@ def itn() -> None:
 
     for line in sys.stdin:
         print(normalize(line.rstrip("\n")), flush=True)
+
+
+model_commands.register(app)
 
 
 def _note(message: str) -> None:

@@ -21,7 +21,9 @@ class Error : public std::exception {
   std::string message_;
 };
 
-#if defined(__GNUC__)
+#if defined(__MINGW_PRINTF_FORMAT)  // says which of Windows' two families of printf <cstdio> gives
+__attribute__((format(__MINGW_PRINTF_FORMAT, 1, 2)))
+#elif defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif
 inline std::string
