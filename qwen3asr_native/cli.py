@@ -1,6 +1,6 @@
 """The command line ``qwen3asr``: text on standard output, everything else on standard error."""
 
-from __future__ import annotations
+# No postponed annotations in this file: typer does not read them on Python 3.9.
 
 import io
 import json
@@ -103,7 +103,7 @@ def transcribe(
     try:
         with Model(model, threads=threads, kernels=kernels, library=library) as opened:
 
-            def begin(file: str) -> Stream:
+            def begin(file: str) -> "Stream":
                 return opened.stream(
                     sys.stdin.buffer if file == "-" else file,
                     language,
@@ -123,7 +123,7 @@ def transcribe(
 
 
 def _transcribe_file(
-    file: str, begin: Callable[[str], Stream], named: bool, as_json: bool, whole: bool, timings: bool
+    file: str, begin: "Callable[[str], Stream]", named: bool, as_json: bool, whole: bool, timings: bool
 ) -> bool:
     """Prints one transcription; False, and a sentence on standard error, when it fails."""
     if named and not as_json:
@@ -143,7 +143,7 @@ def _transcribe_file(
     return True
 
 
-def _print_text(stream: Stream, whole: bool) -> Transcript:
+def _print_text(stream: "Stream", whole: bool) -> "Transcript":
     """Prints the text as it comes, or whole at the end; after Ctrl-C what there is."""
     with stream:
         try:
@@ -156,7 +156,7 @@ def _print_text(stream: Stream, whole: bool) -> Transcript:
     return stream.transcript
 
 
-def _print_json(stream: Stream, file: str) -> Transcript:
+def _print_json(stream: "Stream", file: str) -> "Transcript":
     try:
         with stream:
             stream.finish()
@@ -209,7 +209,7 @@ def _report(error: BaseException) -> None:
     _note(f"qwen3asr: {error}")
 
 
-def _print_timings(timings: Timings) -> None:
+def _print_timings(timings: "Timings") -> None:
     rows: dict[str, Any] = {
         "audio": f"{timings.audio_ms / 1000:.2f} s",
         "load": _milliseconds(timings.load_ms),
@@ -225,7 +225,7 @@ def _print_timings(timings: Timings) -> None:
     _print_table({name: value for name, value in rows.items() if value is not None}, error=True)
 
 
-def _milliseconds(value: float | None) -> str | None:
+def _milliseconds(value: Optional[float]) -> Optional[str]:
     return None if value is None else f"{value:.1f} ms"
 
 

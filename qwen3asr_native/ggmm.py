@@ -113,7 +113,7 @@ class GgmmFile:
             self._file.close()
             raise ModelFileError(f"{self.path} is damaged ({error}); download or convert it again") from None
 
-    def __enter__(self) -> GgmmFile:  # noqa: PYI034  (typing.Self needs Python 3.11)
+    def __enter__(self) -> GgmmFile:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -77,7 +77,7 @@ def _halves(blocks: Bytes, offset: int) -> Floats:
     return column.view(np.float16).astype(np.float32)
 
 
-def _divide(dividend: Floats, divisor: Floats) -> Floats:
+def _divide(dividend: Floats | np.float32, divisor: Floats) -> Floats:
     """``dividend / divisor``, and 0 where the divisor is 0: a block of zeros has scale 0."""
     quotient = np.zeros(np.broadcast(dividend, divisor).shape, np.float32)
     np.divide(dividend, divisor, out=quotient, where=divisor != 0)

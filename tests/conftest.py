@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-# Fresh interpreters start here: in the root they would import the sources instead of what is installed.
-OUTSIDE = ROOT / "tests"
 INCLUDE = ROOT / "chatllm.cpp" / "include"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _outside_the_root() -> None:
+    """In the root, the interpreters that tests start would import the sources instead of what is installed."""
+    os.chdir(ROOT / "tests")
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +95,6 @@ def run_python(
         text=True,
         encoding="utf-8",
         timeout=timeout,
-        cwd=OUTSIDE,
         env={**os.environ, **variables},
         check=False,
     )

@@ -1,7 +1,7 @@
 """Small checkpoints of shapes that no released model has, and the official code's outputs for them.
 
 The checkpoints are made again from their seeds by ``qwen3asr_native.checkpoints``; the outputs lie in
-``tests/data/reference``. ``python -m tests.reference_sets`` computes them anew (needs the extra ``[reference]``).
+``tests/data/reference``. ``python tests/reference_sets.py`` computes them anew (needs the extra ``[reference]``).
 """
 
 from __future__ import annotations

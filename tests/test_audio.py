@@ -219,7 +219,7 @@ def test_audio_is_cut_where_it_is_quiet() -> None:
 
 def test_hours_of_audio_need_the_memory_of_one_piece(tmp_path: Path) -> None:
     """An hour at 16 kHz is 230 MB as float32; pieces of a minute need a few."""
-    from .conftest import run_python
+    from conftest import run_python
 
     path = tmp_path / "hour.wav"
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1) as file:

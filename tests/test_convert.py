@@ -71,7 +71,7 @@ def test_shards_give_the_same_file_as_a_single_one(checkpoint: Path, tmp_path: P
     for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), 1):
         file = f"model-0000{number}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, str(sharded / file))
-        weight_map.update({name: file for name in part})
+        weight_map.update(dict.fromkeys(part, file))
     (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     whole = convert(checkpoint, tmp_path / "a.bin", "q4_0", name="same")
     parts = convert(sharded, tmp_path / "b.bin", "q4_0", name="same")

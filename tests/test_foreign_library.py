@@ -11,7 +11,7 @@ from typing import Callable
 
 import numpy as np
 import pytest
-from .conftest import ROOT
+from conftest import ROOT
 
 from qwen3asr_native import (
     ArgumentError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from .conftest import run_python
+from conftest import run_python
 
 
 def test_no_heavy_module_is_imported() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3asr_native.text.itn import grammar, normalize, normalize_with_offsets, tokens
+from qwen3asr_native.text.itn import grammar, normalize, normalize_with_offsets, numbers, tokens
 from qwen3asr_native.text.itn.__main__ import run_filter
 from qwen3asr_native.text.itn.cases import read_cases
 from qwen3asr_native.text.itn.table import table
@@ -105,7 +105,7 @@ class _CountingTokens(list):  # type: ignore[type-arg]
 
 def _work(text: str) -> int:
     counted = _CountingTokens(tokens.tokenize(text))
-    grammar.parse(counted)
+    grammar.parse(numbers.Source(counted))
     return counted.looks
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from .conftest import run_python
+from conftest import run_python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident set from /proc")
 

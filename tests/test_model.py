@@ -15,7 +15,7 @@ from typing import Callable
 
 import numpy as np
 import pytest
-from .conftest import run_python
+from conftest import run_python
 
 import qwen3asr_native
 from qwen3asr_native import (

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from .reference_sets import DIRECTORY, SETS, SPEECH
+from reference_sets import DIRECTORY, SETS, SPEECH
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 
@@ -59,6 +58,32 @@ def test_reproduces_the_golden_outputs(name: str, audio: str, language: str, con
     samples, _ = soundfile.read(str(GOLDEN / f"{audio}.wav"), dtype="float32")
     with np.load(GOLDEN / f"{name}.npz") as stored:
         _assert_same(reference(official, samples, language, context), stored)
+
+
+def test_the_training_network_of_the_mini_model_computes_what_the_official_code_does(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="the extra [reference] is not installed")
+    pytest.importorskip("scipy", reason="the recipe's requirements are not installed")
+    from models.mini import checkpoint
+    from models.mini.network import MiniASR
+
+    torch.manual_seed(0)
+    config = checkpoint.create(tmp_path)
+    network = MiniASR(config["thinker_config"]).eval()
+    checkpoint.save_weights(tmp_path, network.state_dict())
+    official = _official(tmp_path)
+    from qwen3asr_native.reference import reference
+
+    generator = np.random.default_rng(0)
+    clips = [generator.standard_normal(count).astype(np.float32) * 0.1 for count in (9000, 68_800, 150_000)]
+    expected = [reference(official, clip, tokens=1) for clip in clips]
+    with torch.no_grad():
+        encoded, valid = network.audio_tower([torch.from_numpy(arrays["mel"]) for arrays in expected])
+        for row, mask, arrays in zip(encoded, valid, expected):
+            audio = row[mask]
+            hidden = network.model(network.embed(torch.from_numpy(arrays["prompt_ids"])[None], audio))
+            logits = network.logits(hidden[0, -1])
+            assert np.allclose(audio.numpy(), arrays["window_encoder"], atol=1e-4)
+            assert np.allclose(logits.numpy(), arrays["window_logits"], atol=1e-3)
 
 
 def test_a_directory_without_a_checkpoint_is_named(tmp_path: Path) -> None:

@@ -17,14 +17,18 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_the_clock_agrees_with_the_arrival_when_python_is_idle(model: Model, tone: np.ndarray) -> None:
-    delays = []
-    for _ in range(15):
+    arrivals, beginnings = [], []
+    for _ in range(25):
         with model.stream(tone, sample_rate=16000, max_new_tokens=2) as stream:
             token = next(stream)
-            delays.append((time.monotonic_ns() - token.time_ns) / 1e6)
-            assert stream.finish().timings.first_token_ms == pytest.approx(token.time_ms, abs=1.0)
-    assert min(delays) >= 0
-    assert statistics.median(delays) < 1.0
+            arrivals.append((time.monotonic_ns() - token.time_ns) / 1e6)
+            first_token_ms = stream.finish().timings.first_token_ms
+        assert first_token_ms is not None
+        beginnings.append(token.time_ms - first_token_ms)  # both from the engine's thread
+    assert min(arrivals) >= 0
+    assert statistics.median(arrivals) < 1.0
+    assert min(beginnings) >= 0
+    assert statistics.median(beginnings) < 0.1
 
 
 def test_the_clock_stays_right_when_python_is_busy(model: Model, tone: np.ndarray) -> None:
@@ -32,13 +36,15 @@ def test_the_clock_stays_right_when_python_is_busy(model: Model, tone: np.ndarra
     assert idle is not None
     begin = time.monotonic_ns()
     stream = model.stream(tone, sample_rate=16000, max_new_tokens=2)
-    until = begin + int((1000 + 10 * idle) * 1e6)
-    while time.monotonic_ns() < until:
+    busy_until = begin + int((1000 + 20 * idle) * 1e6)
+    while time.monotonic_ns() < busy_until:
         pass
     token = next(stream)
-    assert time.monotonic_ns() >= until
-    assert begin < token.time_ns < until - 500_000_000
-    assert stream.finish().timings.first_token_ms == pytest.approx(token.time_ms, abs=1.0)
+    assert time.monotonic_ns() >= busy_until
+    assert begin < token.time_ns < busy_until - 500_000_000
+    busy = stream.finish().timings.first_token_ms
+    assert busy is not None
+    assert busy <= token.time_ms < 500 + 20 * idle
 
 
 def test_stages_add_up(model: Model, tone: np.ndarray) -> None:

@@ -120,6 +120,21 @@ DLL_DECL const char *API_CALL chatllm_asr_model_info(struct chatllm_obj *obj);
 /* Names of the kernel sets that this CPU can run, best first, separated by commas; the last is "generic". */
 DLL_DECL const char *API_CALL chatllm_asr_kernel_sets(void);
 
+/* What the machine can do: the limits that a run's times are held against. Per second, all threads together; a multiply
+ * and an add are two operations. Measured with the widest instructions that the kernel set uses. */
+typedef struct chatllm_asr_machine {
+  uint32_t size; /* set by the caller to sizeof(chatllm_asr_machine) */
+  int32_t threads;
+  double int8_ops;   /* dot products of bytes in vector registers */
+  double bf16_ops;   /* on the matrix unit where the set has one, else float_ops */
+  double float_ops;  /* float32 multiply-adds */
+  double read_bytes; /* reading memory far larger than the caches */
+} chatllm_asr_machine;
+
+/* Takes about a second and 256 MB. kernels: NULL or as for --kernels; threads: 0 for the CPUs that the process may use.
+ */
+DLL_DECL int API_CALL chatllm_asr_measure_machine(const char *kernels, int threads, chatllm_asr_machine *machine);
+
 /* Version of the engine. */
 DLL_DECL const char *API_CALL chatllm_asr_version(void);
 

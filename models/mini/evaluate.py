@@ -6,22 +6,21 @@ import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Callable, Optional
 
 import numpy as np
 import torch
+from transformers import Qwen2TokenizerFast
 
-from . import corpus
+from . import checkpoint, corpus
 from .features import log_mel
+from .network import MiniASR
 from .prompts import prompt
+from .texts import Text
 
-if TYPE_CHECKING:
-    from transformers import Qwen2TokenizerFast
-
-    from .network import MiniASR
-
-Item = "tuple[str, Text | None, np.ndarray]"
-Answer = "tuple[str, str]"  # language ("" when nobody speaks) and text
+Item = tuple[str, Optional[Text], np.ndarray]
+Answer = tuple[str, str]  # language ("" when nobody speaks) and text
+Transcribe = Callable[[np.ndarray], Answer]
 
 
 def edit_distance(reference: str, hypothesis: str) -> int:
@@ -78,38 +77,52 @@ def transcribe_network(network: MiniASR, tokenizer: Qwen2TokenizerFast, samples:
     return parse(tokenizer.decode(ids[start:]))
 
 
+def checkpoint_transcriber(directory: Path) -> Transcribe:
+    """Transcribe with the PyTorch network in a checkpoint directory."""
+    network, tokenizer = checkpoint.load(directory), checkpoint.load_tokenizer(directory)
+    return lambda samples: transcribe_network(network, tokenizer, samples)
+
+
+def ggmm_transcriber(path: Path, threads: int) -> Transcribe:
+    """Transcribe with the installed package and a GGMM file."""
+    from qwen3asr_native import Model
+
+    model = Model(path, threads=threads)
+
+    def transcribe(samples: np.ndarray) -> Answer:
+        transcript = model.transcribe(samples, sample_rate=16_000)
+        return transcript.language, transcript.text
+
+    return transcribe
+
+
+def report(transcribe: Transcribe, clips: int = 300, seed: int = 2026, list_errors: bool = False) -> None:
+    """Print the error rates without noise and with noise at 20 dB."""
+    for title, snr_db in (("clean", None), ("noise at 20 dB", 20.0)):
+        items = list(corpus.test_set(clips, seed, snr_db))
+        answers = [transcribe(samples) for _, _, samples in items]
+        print(f"{title}: {error_rates(items, answers)}", flush=True)
+        if not list_errors:
+            continue
+        for (kind, text, _), (language, hypothesis) in zip(items, answers):
+            if (text.written if text else "") != hypothesis:
+                print(f"  {kind}: {text.written if text else ''} -> [{language}] {hypothesis}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m models.mini.evaluate", description=__doc__)
     parser.add_argument("model", type=Path, help="checkpoint directory, or GGMM file (needs qwen3asr_native)")
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--errors", action="store_true", help="list the clips that are not right")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.model.is_dir():
-        from . import checkpoint
-
-        torch.set_num_threads(1)
-        network, tokenizer = checkpoint.load(options.model), checkpoint.load_tokenizer(options.model)
-
-        def transcribe(samples: np.ndarray) -> Answer:
-            return transcribe_network(network, tokenizer, samples)
+        transcribe = checkpoint_transcriber(options.model)
     else:
-        from qwen3asr_native import Model
-
-        model = Model(options.model, threads=1)
-
-        def transcribe(samples: np.ndarray) -> Answer:
-            transcript = model.transcribe((samples, 16_000))
-            return transcript.language or "", transcript.text
-
-    for title, snr_db in (("clean", None), ("noise at 20 dB", 20.0)):
-        items = list(corpus.test_set(options.clips, options.seed, snr_db))
-        answers = [transcribe(samples) for _, _, samples in items]
-        print(f"{title}: {error_rates(items, answers)}", flush=True)
-        if options.errors:
-            for (kind, text, _), (language, hypothesis) in zip(items, answers):
-                if (text.written if text else "") != hypothesis:
-                    print(f"  {kind}: {text.written if text else ''} -> [{language}] {hypothesis}")
+        transcribe = ggmm_transcriber(options.model, options.threads)
+    report(transcribe, options.clips, options.seed, options.errors)
 
 
 if __name__ == "__main__":

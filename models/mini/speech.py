@@ -19,8 +19,8 @@ from .texts import Text
 SAMPLE_RATE = 16_000
 # The plain `cmn` voice reads pinyin tones as English numbers in some builds; the pinyin one speaks Mandarin in all.
 CHINESE_VOICE = "cmn-latn-pinyin"
-ACCENTS = ("en-us", "en-us", "en-gb", "en-029", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan")
-HELD_OUT_ACCENTS = ("en-gb-x-rp", "en-gb-x-gbcwmd")
+ACCENTS = ("en-us", "en-gb", "en-029", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
+HELD_OUT_ACCENTS = ("en-gb-x-rp",)
 VARIANTS = (
     *(
         "",
@@ -116,10 +116,7 @@ class Voice:
 def random_voice(language: str, rng: random.Random, held_out: bool = False) -> Voice:
     """A random training voice, or one of the voices that training never hears."""
     variant = rng.choice(HELD_OUT_VARIANTS if held_out else VARIANTS)
-    if language == "Chinese":
-        base = CHINESE_VOICE
-    else:
-        base = rng.choice(HELD_OUT_ACCENTS if held_out else ACCENTS)
+    base = CHINESE_VOICE if language == "Chinese" else rng.choice(HELD_OUT_ACCENTS if held_out else ACCENTS)
     return Voice(
         name=f"{base}+{variant}" if variant else base,
         rate=round(rng.triangular(95, 240, 150)),

@@ -18,7 +18,7 @@ import os
 import re
 import sys
 from bisect import bisect_right
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, NamedTuple, Optional
 
@@ -29,6 +29,9 @@ _Characters = Optional[frozenset[str]]
 
 # Ranks order the matches of a stage: dictionaries first, then longer keys. No key is this long.
 _RANKS_PER_DICTIONARY = 1000
+
+_LONGEST_REMEMBERED = 8  # characters
+_REMEMBERED_WINDOWS = 16384
 
 
 def available_variants() -> list[str]:
@@ -65,7 +68,7 @@ class ScriptConverter:
             names = ", ".join(available_variants())
             raise ValueError(f"unknown script variant {variant!r}: choose one of {names}")
         self.variant = variant
-        self._separator, stages = _load(ALIASES.get(variant, variant))
+        self._is_separator, stages = _load(ALIASES.get(variant, variant))
         self._streams = [_StageStream(stage) for stage in stages]
 
     def convert(self, text: str) -> str:
@@ -75,15 +78,14 @@ class ScriptConverter:
 
     def feed(self, piece: str) -> str:
         """Take the next piece of text; return all converted text that has become certain."""
-        if not self._separator.search(piece):
-            return self._pass(piece)
         out: list[str] = []
-        # The pattern has one group, so that split() puts the separators at the odd places.
-        for index, part in enumerate(self._separator.split(piece)):
-            if index % 2:
-                out.append(self.flush() + part)
-            elif part:
-                out.append(self._pass(part))
+        start = 0
+        for position, char in enumerate(piece):
+            if self._is_separator[char]:
+                out += self._pass(piece[start:position]), self.flush(), char
+                start = position + 1
+        if start < len(piece):
+            out.append(self._pass(piece[start:]))
         return "".join(out)
 
     def flush(self) -> str:
@@ -101,13 +103,40 @@ class ScriptConverter:
 
 
 class _Match(NamedTuple):
-    """A key that stands in the window, or (``open``) the start of keys that later text may complete."""
+    """A key that stands in the window, or (``open``) keys of one rank that later text may complete.
 
-    rank: int  # of an open match: the best that it can become
+    Matches sort by rank, equal ranks from left to right.
+    """
+
+    rank: int
     start: int
     stop: int
-    value: str  # of an open match: what all its possible values begin with
+    value: str  # of an open match: what its values begin with
     open: bool
+    values: tuple[str, ...]  # all values that it can take
+
+    def overlaps(self, other: _Match) -> bool:
+        return self.start < other.stop and other.start < self.stop
+
+    def takes(self, position: int) -> bool:
+        return self.start <= position < self.stop
+
+
+class _Opening(NamedTuple):
+    """Keys of one rank that begin with the same characters, and what they make of these."""
+
+    rank: int
+    agreed: str
+    values: tuple[str, ...]
+
+
+class _Outcome(NamedTuple):
+    """What is certain about the conversion of a window, whatever text follows."""
+
+    certain: str  # the beginning of its conversion
+    decided: int  # how many characters of the window no match in doubt takes
+    settled: int  # the length of their conversion
+    following: _Characters  # one of these must follow ``certain``; None: any can
 
 
 class _Stage:
@@ -117,77 +146,129 @@ class _Stage:
         phrases, last = dictionaries[:-1], dictionaries[-1]
         # A last dictionary of single characters has the lowest ranks: it converts what no match has taken.
         single = all(len(key) == 1 for key in last)
-        self.characters = str.maketrans(last) if single else {}
+        self._characters = str.maketrans(last) if single else {}
         if not single:
             phrases = dictionaries
-        self.values: dict[str, str] = {}
+        self._values: dict[str, str] = {}
         self._ranks: dict[str, int] = {}
-        self._best_ranks: dict[str, int] = {}  # of the keys that begin with, and are longer than, a string
         for index, dictionary in enumerate(phrases, 1):
             for key, value in dictionary.items():
-                self._add(key, value, index * _RANKS_PER_DICTIONARY - len(key))
-        self._sorted_keys = sorted(self.values)
-        self._agreed: dict[str, str] = {}
-        self._choices: dict[tuple[str, int], frozenset[str]] = {}
+                if key not in self._values:
+                    self._values[key] = value
+                    self._ranks[key] = index * _RANKS_PER_DICTIONARY - len(key)
+        self._beginnings = {key[:length] for key in self._values for length in range(1, len(key))}
+        self._sorted_keys = sorted(self._values)
+        self._openings: dict[tuple[str, _Characters], list[_Opening]] = {}
+        # The outcome depends on nothing but the window, and short windows come again and again.
+        self._remembered = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._decide_window)
 
-    def _add(self, key: str, value: str, rank: int) -> None:
-        if key in self.values:
-            return
-        self.values[key] = value
-        self._ranks[key] = rank
-        for length in range(1, len(key)):
-            prefix = key[:length]
-            self._best_ranks[prefix] = min(rank, self._best_ranks.get(prefix, rank))
+    def outcome(self, window: str, upcoming: _Characters) -> _Outcome:
+        """What is certain if ``window`` goes on with any text, or with one of ``upcoming``."""
+        if not self._values:
+            converted = window.translate(self._characters)
+            return _Outcome(converted, len(window), len(converted), None)
+        if len(window) > _LONGEST_REMEMBERED:
+            return self._decide_window(window, upcoming)
+        return self._remembered(window, upcoming)
 
-    def _longer_values(self, prefix: str) -> list[str]:
-        """The values of all keys that begin with, and are longer than, ``prefix``."""
-        first = bisect_right(self._sorted_keys, prefix)
-        last = bisect_right(self._sorted_keys, prefix + chr(sys.maxunicode))
-        return [self.values[key] for key in self._sorted_keys[first:last]]
+    def convert(self, segment: str) -> str:
+        """The conversion of a whole segment."""
+        complete = [match for match in self._matches(segment, frozenset()) if not match.open]
+        return self._write(segment, _decide(complete, len(segment)).chosen, len(segment))
 
-    def _agreed_value(self, prefix: str) -> str:
-        """What the values of all keys that begin with, and are longer than, ``prefix`` begin with."""
-        found = self._agreed.get(prefix)
+    def _openings_of(self, beginning: str, upcoming: _Characters) -> list[_Opening]:
+        """The keys that begin with, and are longer than, ``beginning``, and go on with one of ``upcoming``."""
+        found = self._openings.get((beginning, upcoming))
         if found is None:
-            found = self._agreed[prefix] = os.path.commonprefix(self._longer_values(prefix))
+            first = bisect_right(self._sorted_keys, beginning)
+            last = bisect_right(self._sorted_keys, beginning + chr(sys.maxunicode))
+            length = len(beginning)
+            values: dict[int, set[str]] = {}
+            for key in self._sorted_keys[first:last]:
+                if upcoming is None or key[length] in upcoming:
+                    values.setdefault(self._ranks[key], set()).add(self._values[key][:length])
+            found = []
+            known: set[str] = set()
+            for rank in sorted(values):
+                if not values[rank] <= known:  # else keys of a better rank stand for these as well
+                    known |= values[rank]
+                    found.append(_Opening(rank, os.path.commonprefix([*values[rank]]), tuple(values[rank])))
+            self._openings[beginning, upcoming] = found
         return found
 
-    def choices(self, prefix: str, offset: int) -> frozenset[str]:
-        """The characters that stand at ``offset`` in these values ("" where one is shorter)."""
-        place = prefix, offset
-        found = self._choices.get(place)
-        if found is None:
-            values = self._longer_values(prefix)
-            found = self._choices[place] = frozenset([value[offset : offset + 1] for value in values])
-        return found
-
-    def _continues(self, prefix: str, upcoming: _Characters) -> bool:
-        """Whether a key can begin with ``prefix`` and one of the characters that may come next."""
-        if upcoming is None:
-            return True
-        return any(prefix + char in self._best_ranks or prefix + char in self.values for char in upcoming)
-
-    def matches(self, window: str, upcoming: _Characters = None) -> list[_Match]:
-        """All matches that start in ``window``, best rank first, equal ranks from left to right.
-
-        Args:
-            upcoming: the characters one of which must follow the window, if any does; None: any can.
-        """
-        values, best_ranks, ranks = self.values, self._best_ranks, self._ranks
+    def _matches(self, window: str, upcoming: _Characters) -> list[_Match]:
+        """All matches that start in ``window``, sorted."""
+        values, beginnings = self._values, self._beginnings
         found: list[_Match] = []
         end = len(window)
         for start in range(end):
             for stop in range(start + 1, end + 1):
                 part = window[start:stop]
-                if part in values:
-                    found.append(_Match(ranks[part], start, stop, values[part], False))
-                if part not in best_ranks:
+                value = values.get(part)
+                if value is not None:
+                    found.append(_Match(self._ranks[part], start, stop, value, False, (value,)))
+                if part not in beginnings:
                     break
             else:
-                if self._continues(part, upcoming):
-                    found.append(_Match(best_ranks[part], start, end, self._agreed_value(part), True))
+                for opening in self._openings_of(part, upcoming):
+                    found.append(_Match(opening.rank, start, end, opening.agreed, True, opening.values))
         found.sort()
         return found
+
+    def _decide_window(self, window: str, upcoming: _Characters) -> _Outcome:
+        matches = self._matches(window, upcoming)
+        chosen, doubtful = _decide(matches, len(window))
+        decided = min((match.start for match in doubtful), default=len(window))
+        certain = self._write(window, chosen, decided)
+        settled, following = len(certain), None
+        if doubtful:
+            complete = [match for match in matches if not match.open]
+            ahead, following = self._look_ahead(window, decided, complete, doubtful)
+            certain += ahead
+        return _Outcome(certain, decided, settled, following)
+
+    def _write(self, window: str, chosen: list[_Match], stop: int) -> str:
+        """Convert ``window[:stop]``; no chosen match crosses its end."""
+        out: list[str] = []
+        position = 0
+        for match in sorted(chosen, key=_start_of):
+            if match.start < stop:
+                out += window[position : match.start].translate(self._characters), match.value
+                position = match.stop
+        out.append(window[position:stop].translate(self._characters))
+        return "".join(out)
+
+    def _look_ahead(
+        self, window: str, start: int, complete: list[_Match], doubtful: list[_Match]
+    ) -> tuple[str, _Characters]:
+        """How the conversion of ``window[start:]`` begins whatever text follows, and what can come next.
+
+        Compares, character by character, the conversion that holds if the text ends here with all others
+        that are possible: those by doubtful matches, and by none at all.
+        """
+        ending = _decide(complete, len(window)).chosen
+        certain: list[str] = []
+        for position in range(start, len(window)):
+            alone = expected = window[position].translate(self._characters)
+            possible = set()
+            for match in ending:
+                if match.takes(position):
+                    expected = match.value[position - match.start : position - match.start + 1]
+                    if match in doubtful and not _always_taken(position, match, doubtful):
+                        possible.add(alone)
+            for match in doubtful:
+                if match.takes(position):
+                    offset = position - match.start
+                    if match.value[offset : offset + 1] == expected:
+                        continue
+                    possible.update([value[offset : offset + 1] for value in match.values])
+            possible.add(expected)
+            if len(possible) > 1 or not expected:
+                return "".join(certain), None if any(len(c) != 1 for c in possible) else frozenset(possible)
+            certain.append(expected)
+            if _shifts_after(position, ending) or _shifts_after(position, doubtful):
+                break
+        return "".join(certain), None
 
 
 class _Decision(NamedTuple):
@@ -198,14 +279,14 @@ class _Decision(NamedTuple):
 
 
 def _decide(matches: list[_Match], end: int) -> _Decision:
-    """Choose among ``matches``, which are sorted by rank, of a window of ``end`` characters."""
+    """Choose among ``matches``, which are sorted, of a window of ``end`` characters."""
     free, doubted, taken = 0, 1, 2
     state = bytearray(end)
     chosen: list[_Match] = []
     doubtful: list[_Match] = []
     for match in matches:
         worst = max(state[match.start : match.stop])
-        if worst == taken:
+        if worst == taken or (worst == doubted and _is_impossible(match, doubtful)):
             continue
         if worst == free and not match.open:
             chosen.append(match)
@@ -215,6 +296,33 @@ def _decide(matches: list[_Match], end: int) -> _Decision:
             mark = doubted
         state[match.start : match.stop] = bytes((mark,)) * (match.stop - match.start)
     return _Decision(chosen, doubtful)
+
+
+def _is_impossible(match: _Match, better: list[_Match]) -> bool:
+    """Whether, in any case, a better match takes characters of ``match``: a complete one or what displaces it."""
+    return any(
+        not other.open
+        and other.overlaps(match)
+        and all(rival.overlaps(match) for rival in better if rival < other and rival.overlaps(other))
+        for other in better
+    )
+
+
+def _always_taken(position: int, match: _Match, doubtful: list[_Match]) -> bool:
+    """Whether every match that could displace ``match`` takes the character at ``position`` as well."""
+    return all(rival.takes(position) for rival in doubtful if rival < match and rival.overlaps(match))
+
+
+def _shifts_after(position: int, matches: list[_Match]) -> bool:
+    """Whether a value longer than its key ends here: places in text and conversion differ beyond it."""
+    for match in matches:
+        if match.stop == position + 1 and not match.open and len(match.value) > match.stop - match.start:
+            return True
+    return False
+
+
+def _start_of(match: _Match) -> int:
+    return match.start
 
 
 class _StageStream:
@@ -234,130 +342,53 @@ class _StageStream:
         Returns:
             The text, and the characters one of which the next returned text must begin with, or None.
         """
-        window = self._window + piece
-        matches = self._stage.matches(window, upcoming) if self._stage.values else []
-        given = self._given
-        if not matches:
-            self._window, self._given = "", 0
-            return window.translate(self._stage.characters)[given:], None
-        chosen, doubtful = _decide(matches, len(window))
-        undecided = min((match.start for match in doubtful), default=len(window))
-        certain = settled = self._convert(window, chosen, 0, undecided)
-        following = None
-        if doubtful:
-            ahead, following = self._certain_beginning(window, undecided, matches, doubtful)
-            certain += ahead
-        self._window = window[undecided:]
-        self._given = max(given, len(certain)) - len(settled)
+        window, given = self._window + piece, self._given
+        certain, decided, settled, following = self._stage.outcome(window, upcoming)
+        self._window = window[decided:]
+        self._given = max(given, len(certain)) - settled
         return certain[given:], following
 
     def finish(self, piece: str) -> str:
         """Take the last text of a segment; return all that was held."""
         window, given = self._window + piece, self._given
         self._window, self._given = "", 0
-        matches = [match for match in self._stage.matches(window) if not match.open]
-        return self._convert(window, _decide(matches, len(window)).chosen, 0, len(window))[given:]
-
-    def _convert(self, window: str, chosen: list[_Match], start: int, stop: int) -> str:
-        """Convert ``window[start:stop]``, which no chosen match crosses the borders of."""
-        characters = self._stage.characters
-        out: list[str] = []
-        position = start
-        for match in sorted(chosen, key=_start_of):
-            if start <= match.start < stop:
-                out += window[position : match.start].translate(characters), match.value
-                position = match.stop
-        out.append(window[position:stop].translate(characters))
-        return "".join(out)
-
-    def _certain_beginning(
-        self, window: str, start: int, matches: list[_Match], doubtful: list[_Match]
-    ) -> tuple[str, _Characters]:
-        """How the conversion of ``window[start:]`` begins whatever text follows, and what can come next.
-
-        Compares, character by character, the conversion that holds if the text ends here with all others
-        that are possible: those by doubtful matches, and by none at all.
-        """
-        characters = self._stage.characters
-        ending = _decide([match for match in matches if not match.open], len(window)).chosen
-        certain: list[str] = []
-        for position in range(start, len(window)):
-            alone = expected = window[position].translate(characters)
-            here = None
-            for match in ending:
-                if match.start <= position < match.stop:
-                    here = match
-                    expected = match.value[position - match.start : position - match.start + 1]
-            displaced = here in doubtful and not _always_taken(position, here, doubtful)
-            if not expected or not _agree(position, expected, doubtful) or (displaced and expected != alone):
-                return "".join(certain), self._possible(window, position, doubtful, {expected, alone})
-            certain.append(expected)
-            if _shifts_after(position, ending) or _shifts_after(position, doubtful):
-                break
-        return "".join(certain), None
-
-    def _possible(self, window: str, position: int, doubtful: list[_Match], found: set[str]) -> _Characters:
-        """All that the character at ``position`` may become; None if that is not only one character."""
-        for match in doubtful:
-            offset = position - match.start
-            if not 0 <= offset < match.stop - match.start:
-                continue
-            if match.open:
-                found |= self._stage.choices(window[match.start : match.stop], offset)
-            else:
-                found.add(match.value[offset : offset + 1])
-        return None if any(len(char) != 1 for char in found) else frozenset(found)
+        return self._stage.convert(window)[given:]
 
 
-def _agree(position: int, expected: str, rivals: list[_Match]) -> bool:
-    """Whether every rival that takes the character at ``position`` makes ``expected`` of it."""
-    for match in rivals:
-        if match.start <= position < match.stop:
-            offset = position - match.start
-            if match.value[offset : offset + 1] != expected:
-                return False
-    return True
+class _Separators(dict[str, bool]):
+    """Whether a character separates segments, by OpenCC's own pattern; asked once for each character."""
 
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        super().__init__()
+        self._pattern = pattern
 
-def _shifts_after(position: int, matches: list[_Match]) -> bool:
-    """Whether a value longer than its key ends here: places in text and conversion differ beyond it."""
-    for match in matches:
-        if match.stop == position + 1 and not match.open and len(match.value) > match.stop - match.start:
-            return True
-    return False
-
-
-def _start_of(match: _Match) -> int:
-    return match.start
-
-
-def _always_taken(position: int, match: _Match | None, doubtful: list[_Match]) -> bool:
-    """Whether every match that could displace ``match`` takes the character at ``position`` as well."""
-    return match is not None and all(
-        rival.start <= position < rival.stop
-        for rival in doubtful
-        if rival < match and rival.start < match.stop and match.start < rival.stop
-    )
+    def __missing__(self, char: str) -> bool:
+        found = self[char] = bool(self._pattern.fullmatch(char))
+        return found
 
 
 @cache
-def _load(config: str) -> tuple[re.Pattern[str], tuple[_Stage, ...]]:
-    """Read OpenCC's configuration: the pattern of segment separators and the chain of stages."""
+def _load(config: str) -> tuple[_Separators, tuple[_Stage, ...]]:
+    """Read OpenCC's configuration: the separators of segments and the chain of stages."""
     from opencc import OpenCC  # type: ignore[import-untyped]
 
-    separator: re.Pattern[str] = OpenCC().split_chars_re
+    is_separator = _Separators(OpenCC().split_chars_re)
     root = resources.files("opencc")
     chain = json.loads((root / "config" / f"{config}.json").read_text(encoding="utf-8"))["conversion_chain"]
 
     def dictionaries(node: dict[str, Any]) -> list[dict[str, str]]:
         if node["type"] == "group":
             return [entry for child in node["dicts"] for entry in dictionaries(child)]
-        return [_read_dictionary((root / "dictionary" / node["file"]).read_text(encoding="utf-8"), separator)]
+        return [
+            _read_dictionary((root / "dictionary" / node["file"]).read_text(encoding="utf-8"), is_separator)
+        ]
 
-    return separator, tuple(_Stage(dictionaries(step["dict"])) for step in chain)
+    return is_separator, tuple(_Stage(dictionaries(step["dict"])) for step in chain)
 
 
-def _read_dictionary(lines: str, separator: re.Pattern[str]) -> dict[str, str]:
+def _read_dictionary(lines: str, is_separator: _Separators) -> dict[str, str]:
     """Key and first value of each line; without the keys that cannot match because a separator cuts them."""
     entries = (line.strip().split("\t") for line in lines.splitlines())
-    return {key: values.split(" ")[0] for key, values in entries if not separator.search(key)}
+    return {
+        key: values.split(" ")[0] for key, values in entries if not any(is_separator[char] for char in key)
+    }

@@ -16,10 +16,6 @@ constexpr int64_t kShortest = kSampleRate / 2;  // shorter audio is padded to th
 constexpr int64_t kKeepPositions = 512;         // of the KV cache between runs
 constexpr double kKeepMs = 32000;               // audio whose intermediate memory is kept for the next run
 
-int thread_count(int wanted) {
-  return std::min(wanted > 0 ? wanted : usable_cpus(), 256);
-}
-
 }  // namespace
 
 Session::Session(const SessionSettings &settings)

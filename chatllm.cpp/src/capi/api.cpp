@@ -8,6 +8,7 @@
 #include "capi/object.h"
 #include "model/error.h"
 #include "model/ggmm.h"
+#include "nn/peak.h"
 
 using chatllm::fail;
 using chatllm::Object;
@@ -360,6 +361,27 @@ const char *API_CALL chatllm_asr_model_info(struct chatllm_obj *obj) {
 
 const char *API_CALL chatllm_asr_kernel_sets(void) {
   return chatllm::kernel_names();
+}
+
+int API_CALL chatllm_asr_measure_machine(const char *kernels, int threads, chatllm_asr_machine *machine) {
+  try {
+    try {
+      if (machine == nullptr || machine->size < sizeof(chatllm_asr_machine))
+        fail(CHATLLM_ASR_BAD_ARGUMENT, "the machine's size is not set: it comes from another version of the header");
+      chatllm::ThreadPool pool(chatllm::thread_count(threads));
+      const chatllm::Roofline r = chatllm::measure_roofline(chatllm::choose_kernels(kernels), pool);
+      *machine = {sizeof(chatllm_asr_machine), pool.size(), r.int8_ops, r.bf16_ops, r.float_ops, r.read_bytes};
+      return CHATLLM_ASR_OK;
+    } catch (const chatllm::Error &e) {
+      chatllm::thread_error() = e.what();
+      return e.status();
+    } catch (const std::exception &) {
+      chatllm::thread_error() = "memory or threads are short";
+      return CHATLLM_ASR_NO_MEMORY;
+    }
+  } catch (...) {
+    return CHATLLM_ASR_NO_MEMORY;
+  }
 }
 
 const char *API_CALL chatllm_asr_version(void) {

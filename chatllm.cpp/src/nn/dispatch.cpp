@@ -8,6 +8,9 @@
 #if defined(_M_X64) && !defined(__GNUC__)
 #include <intrin.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 // The compilers and systems for which kernels_amx.cpp is built.
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
 #define CHATLLM_AMX 1
@@ -79,6 +82,14 @@ std::vector<const Kernels *> usable_sets() {
   if (cpu.avx512_vnni) sets.push_back(&kAvx512VnniKernels);
   if (cpu.avx512) sets.push_back(&kAvx512Kernels);
   if (cpu.avx2) sets.push_back(&kAvx2Kernels);
+#elif defined(__aarch64__)
+#if defined(__linux__)
+  constexpr unsigned long kDotProduct = 1 << 20;  // HWCAP_ASIMDDP
+  if (getauxval(AT_HWCAP) & kDotProduct) sets.push_back(&kNeonDotKernels);
+#elif defined(__APPLE__)
+  sets.push_back(&kNeonDotKernels);  // every Mac with an ARM processor
+#endif
+  sets.push_back(&kNeonKernels);
 #endif
   sets.push_back(&kGenericKernels);
   return sets;

@@ -163,28 +163,45 @@ inline void kv_load(const void *x, int64_t n, float *out) {
   for (; i < n; ++i) out[i] = half_to_float(half[i]);
 }
 
+// Four positions at a time: their sums are independent chains, and each part of q is loaded once for all of them.
 inline void kv_scores(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores) {
-  for (int64_t p = 0; p < count; ++p) {
-    const uint16_t *key = static_cast<const uint16_t *>(k) + p * dim;
-    V sum = V::zero();
-    int64_t i = 0;
-    for (; i + W <= dim; i += W) sum = fma(V::load(q + i), V::load_half(key + i), sum);
-    float total = reduce_add(sum);
-    for (; i < dim; ++i) total += q[i] * half_to_float(key[i]);
-    scores[p] = scale * total;
-  }
+  const uint16_t *keys = static_cast<const uint16_t *>(k);
+  const int64_t whole = dim / W * W;
+  auto positions = [&](auto batch, int64_t p) {
+    V sum[batch];
+    each<batch>([&](auto b) { sum[b] = V::zero(); });
+    for (int64_t i = 0; i < whole; i += W) {
+      const V part = V::load(q + i);
+      each<batch>([&](auto b) { sum[b] = fma(part, V::load_half(keys + (p + b) * dim + i), sum[b]); });
+    }
+    each<batch>([&](auto b) {
+      float total = reduce_add(sum[b]);
+      for (int64_t i = whole; i < dim; ++i) total += q[i] * half_to_float(keys[(p + b) * dim + i]);
+      scores[p + b] = scale * total;
+    });
+  };
+  int64_t p = 0;
+  for (; p + 4 <= count; p += 4) positions(std::integral_constant<int, 4>{}, p);
+  for (; p < count; ++p) positions(std::integral_constant<int, 1>{}, p);
 }
 
+// Four vectors of the output stay in registers over all positions.
 inline void kv_accumulate(const float *p, const void *v, int64_t count, int64_t dim, float *out) {
+  const uint16_t *values = static_cast<const uint16_t *>(v);
+  auto columns = [&](auto batch, int64_t i) {
+    V sum[batch];
+    each<batch>([&](auto b) { sum[b] = V::load(out + i + b * W); });
+    for (int64_t t = 0; t < count; ++t) {
+      const V weight = V::set(p[t]);
+      each<batch>([&](auto b) { sum[b] = fma(weight, V::load_half(values + t * dim + i + b * W), sum[b]); });
+    }
+    each<batch>([&](auto b) { sum[b].store(out + i + b * W); });
+  };
   int64_t i = 0;
-  for (; i + W <= dim; i += W) {  // a column of the output stays in a register over all positions
-    V sum = V::load(out + i);
-    const uint16_t *value = static_cast<const uint16_t *>(v) + i;
-    for (int64_t t = 0; t < count; ++t, value += dim) sum = fma(V::set(p[t]), V::load_half(value), sum);
-    sum.store(out + i);
-  }
+  for (; i + 4 * W <= dim; i += 4 * W) columns(std::integral_constant<int, 4>{}, i);
+  for (; i + W <= dim; i += W) columns(std::integral_constant<int, 1>{}, i);
   for (; i < dim; ++i)
-    for (int64_t t = 0; t < count; ++t) out[i] += p[t] * half_to_float(static_cast<const uint16_t *>(v)[t * dim + i]);
+    for (int64_t t = 0; t < count; ++t) out[i] += p[t] * half_to_float(values[t * dim + i]);
 }
 
 // A tile of R rows and C vectors of columns stays in registers: per step of k, C loads of b and R broadcasts of a serve

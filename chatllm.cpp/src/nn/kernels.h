@@ -129,6 +129,7 @@ struct Kernels {
 
   // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
   int64_t (*peak_int8)(int64_t iterations);
+  int64_t (*peak_bf16)(int64_t iterations);
   int64_t (*peak_float)(int64_t iterations);
   uint64_t (*read)(const uint8_t *data, size_t bytes);
 };
@@ -136,6 +137,8 @@ struct Kernels {
 extern const Kernels kGenericKernels;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels, kAmxKernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels, kNeonDotKernels;
 #endif
 
 // The set of this name if the CPU can run it ("auto" or "": the best one); throws Error naming the usable ones.

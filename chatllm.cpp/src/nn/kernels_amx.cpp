@@ -148,16 +148,18 @@ __attribute__((noinline)) void unpack(const Matrix &w, int64_t panel, uint8_t *o
   }
 }
 
-// T tiles of tokens times P panels. Meanwhile `step` bytes at `ahead` are fetched in each step: the next panels, still packed.
+// T tiles of tokens times P panels. Meanwhile `step` bytes at `ahead` are fetched in each step: the next panels, still
+// packed.
 template <int T, int P>
-void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *weights, size_t panel_bytes, int64_t blocks,
-                    const uint8_t *ahead, size_t step, float (*out)[kWideTile][kPanel]) {
+void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *weights, size_t panel_bytes,
+                    int64_t blocks, const uint8_t *ahead, size_t step, float (*out)[kWideTile][kPanel]) {
   _tile_zero(0);
   if constexpr (P > 1) _tile_zero(1);
   if constexpr (T > 1) _tile_zero(2);
   if constexpr (T > 1 && P > 1) _tile_zero(3);
   for (int64_t b = 0; b < blocks; ++b, tokens += kTileBytes, weights += kTileBytes) {
-    for (const uint8_t *stop = ahead + step; ahead < stop; ahead += 64) _mm_prefetch(reinterpret_cast<const char *>(ahead), _MM_HINT_T1);
+    for (const uint8_t *stop = ahead + step; ahead < stop; ahead += 64)
+      _mm_prefetch(reinterpret_cast<const char *>(ahead), _MM_HINT_T1);
     _tile_loadd(4, tokens, 64);
     _tile_loadd(6, weights, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -215,12 +217,25 @@ void multiply_wide(const Matrix &w, const uint16_t *tiles, int64_t first, int64_
   _tile_release();
 }
 
+int64_t peak_bf16(int64_t iterations) {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  for (int64_t i = 0; i < iterations; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+  return iterations * 4 * kWideTile * kPanel * kWideBlock * 2;
+}
+
 }  // namespace
 
 extern const Kernels kAmxKernels = {
-    "amx",    kTile,      pack_int8, pack_float,    multiply,  16,         pack_wide,   multiply_wide, nullptr,
-    sgemm,    layer_norm, rms_norm,  silu_mul,      gelu,      softmax,    max_of,      sum_exp,       sizeof(uint16_t),
-    kv_store, kv_load,    kv_scores, kv_accumulate, peak_int8, peak_float, read_memory,
+    "amx",    kTile,      pack_int8, pack_float,    multiply,  16,        pack_wide,  multiply_wide, nullptr,
+    sgemm,    layer_norm, rms_norm,  silu_mul,      gelu,      softmax,   max_of,     sum_exp,       sizeof(uint16_t),
+    kv_store, kv_load,    kv_scores, kv_accumulate, peak_int8, peak_bf16, peak_float, read_memory,
 };
 
 }  // namespace chatllm

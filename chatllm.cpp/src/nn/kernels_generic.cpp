@@ -144,9 +144,9 @@ uint64_t read_memory(const uint8_t *data, size_t bytes) {
 }  // namespace
 
 const Kernels kGenericKernels = {
-    "generic", 0,          nullptr,   nullptr,       nullptr,    0,          nullptr,     nullptr, multiply_rows,
-    sgemm,     layer_norm, rms_norm,  silu_mul,      gelu,       softmax,    max_of,      sum_exp, sizeof(float),
-    kv_store,  kv_load,    kv_scores, kv_accumulate, peak_float, peak_float, read_memory,
+    "generic", 0,          nullptr,   nullptr,       nullptr,    0,          nullptr,    nullptr,     multiply_rows,
+    sgemm,     layer_norm, rms_norm,  silu_mul,      gelu,       softmax,    max_of,     sum_exp,     sizeof(float),
+    kv_store,  kv_load,    kv_scores, kv_accumulate, peak_float, peak_float, peak_float, read_memory,
 };
 
 }  // namespace chatllm

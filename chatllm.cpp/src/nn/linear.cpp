@@ -31,7 +31,8 @@ void Products::run(const Linear &linear, const float *x, const Grid &in, int64_t
   const size_t tile_bytes = static_cast<size_t>(padded_cols(linear.cols) * tile) * value_bytes;
   const int64_t most = std::max<int64_t>(static_cast<int64_t>(kBlockBytes / tile_bytes) / 2 * 2, 2) * tile;
   const int64_t blocks = (tokens + most - 1) / most;
-  const int64_t block = std::min(most, ((tokens + blocks - 1) / blocks + 2 * tile - 1) / (2 * tile) * (2 * tile));  // of equal size
+  const int64_t block =
+      std::min(most, ((tokens + blocks - 1) / blocks + 2 * tile - 1) / (2 * tile) * (2 * tile));  // of equal size
   for (int64_t first = 0; first < tokens; first += block) {
     const int64_t count = std::min(block, tokens - first);
     if (wide)
@@ -76,8 +77,9 @@ void Products::run_block(const Linear &linear, const float *x, const Grid &in, i
 
   int64_t panels = 0;
   for (const auto &part : linear.parts) panels += part.matrix.panels();
-  // Enough chunks that no thread waits long for another, of whole pairs of panels.
-  const int64_t chunk = std::max<int64_t>((panels / (pool_.size() * 8) + 1) / 2 * 2, 2);
+  // Enough chunks that no thread waits long for another, of whole pairs of panels; fewer where weights are read only
+  // once.
+  const int64_t chunk = std::max<int64_t>((panels / (pool_.size() * (tiles == 1 ? 3 : 8)) + 1) / 2 * 2, 2);
   const int64_t step = tiles == 1 ? chunk : 2;  // with many tiles a pair of panels stays in the first-level cache
   run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int) {
     const Matrix &w = part.matrix;

@@ -57,6 +57,7 @@ Roofline measure_roofline(const Kernels &kernels, ThreadPool &pool) {
     return static_cast<double>(total.load());
   };
   r.int8_ops = together([&] { return peak_int8(kernels); });
+  r.bf16_ops = together([&] { return rate(kernels.peak_bf16); });
   r.float_ops = together([&] { return peak_float(kernels); });
 
   constexpr size_t kBytes = size_t{256} << 20, kPart = size_t{1} << 20;

@@ -12,7 +12,7 @@ double peak_int8(const Kernels &kernels);
 double peak_float(const Kernels &kernels);
 
 struct Roofline {
-  double int8_ops, float_ops, read_bytes;  // per second, all threads together
+  double int8_ops, bf16_ops, float_ops, read_bytes;  // per second, all threads together
 };
 // Takes about half a second and 256 MB.
 Roofline measure_roofline(const Kernels &kernels, ThreadPool &pool);

@@ -56,6 +56,10 @@ int usable_cpus() {
   return std::max(cpus, 1);
 }
 
+int thread_count(int wanted) {
+  return std::min(wanted > 0 ? wanted : usable_cpus(), 256);
+}
+
 ThreadPool::ThreadPool(int threads) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back(&ThreadPool::work, this, i);

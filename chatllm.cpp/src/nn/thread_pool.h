@@ -12,6 +12,8 @@ namespace chatllm {
 
 // CPUs this process may use: affinity mask and container limit (cgroup quota) taken into account.
 int usable_cpus();
+// As many threads as wanted (0: the usable CPUs), at most 256.
+int thread_count(int wanted);
 
 class ThreadPool {
  public:

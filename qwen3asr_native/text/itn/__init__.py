@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .grammar import parse
+from .numbers import Source
 from .tokens import tokenize
 
 __all__ = ["Normalized", "Span", "normalize", "normalize_with_offsets"]
@@ -72,7 +73,7 @@ def normalize_with_offsets(text: str) -> Normalized:
             length += len(piece)
 
     position = 0
-    for edit in parse(tokens):
+    for edit in parse(Source(tokens)):
         start, stop = tokens[edit.start].start, tokens[edit.stop].start
         add(text[position:start], position, start, False)
         add(edit.text, start, stop, True)

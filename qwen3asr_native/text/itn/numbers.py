@@ -20,7 +20,6 @@ class Form(Enum):
     CARDINAL = "三百二十"
     RANGE = "三四十"
     DECIMAL = "三點一四"
-    BROKEN = "五二十"  # numerals that make no number
 
 
 class Number(NamedTuple):
@@ -38,16 +37,44 @@ class Number(NamedTuple):
         return self.form is Form.DIGIT and self.value in (1, 2)
 
 
+class Source:
+    """The tokens of a text and, each read only once, the numbers in them."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._numbers: dict[int, Number | None] = {}
+        self._integers: dict[int, Number | None] = {}
+
+    def __getitem__(self, position: int) -> Token:
+        return self._tokens[position]
+
+    def number(self, start: int) -> Number | None:
+        """See `read_number`."""
+        if start not in self._numbers:
+            self._numbers[start] = read_number(self._tokens, start)
+        return self._numbers[start]
+
+    def integer(self, start: int) -> Number | None:
+        """See `read_integer`."""
+        if start not in self._integers:
+            self._integers[start] = read_integer(self._tokens, start)
+        return self._integers[start]
+
+
 def read_number(tokens: list[Token], start: int) -> Number | None:
-    """The whole number or decimal that starts at ``start``; None where no number starts."""
+    """The whole number or decimal that starts at ``start``.
+
+    Returns:
+        None where no number starts, or numerals that make none, as 五二十.
+    """
     whole = read_integer(tokens, start)
-    if whole is None or whole.form in (Form.BROKEN, Form.RANGE):
+    if whole is None or whole.form is Form.RANGE:
         return whole
     return _decimal(tokens, whole) or whole
 
 
 def read_integer(tokens: list[Token], start: int) -> Number | None:
-    """The whole number that starts at ``start``."""
+    """As `read_number`, but only the whole number."""
     first = tokens[start]
     if first.kind is not Kind.DIGIT and first.text != "十":
         return None
@@ -66,38 +93,31 @@ def _digits_stop(tokens: list[Token], start: int) -> int:
     return stop
 
 
-def _broken(tokens: list[Token], start: int) -> Number:
-    stop = start
-    while tokens[stop].kind in NUMERAL_KINDS:
-        stop += 1
-    return Number(Form.BROKEN, stop)
-
-
 def _written(tokens: list[Token], start: int, stop: int) -> str:
     return "".join([str(token.value) for token in tokens[start:stop]])
 
 
-def _digit_string(tokens: list[Token], start: int, stop: int) -> Number:
+def _digit_string(tokens: list[Token], start: int, stop: int) -> Number | None:
     """Digits without place words: 三, 八五, 零九一二三四五六七八."""
     said = [token.text for token in tokens[start:stop]]
     text = _written(tokens, start, stop)
     first, last = tokens[start].value, tokens[stop - 1].value
     if len(said) < 3 and not lexicon.SPOKEN_ONE.isdisjoint(said):
-        return Number(Form.BROKEN, stop)
+        return None
     if len(said) == 1:
         return Number(Form.DIGIT, stop, text, first)
     if len(said) == 2 and _is_pair(first, last):
         return Number(Form.PAIR, stop, text, approximate=f"{first}~{last}")
     if not lexicon.TWO_OF.isdisjoint(said):
-        return Number(Form.BROKEN, stop)
+        return None
     return Number(Form.TWO_DIGITS if len(said) == 2 else Form.DIGITS, stop, text)
 
 
-def _scaled_digits(tokens: list[Token], start: int, stop: int) -> Number:
+def _scaled_digits(tokens: list[Token], start: int, stop: int) -> Number | None:
     """一零零萬: digits in front of a scale word."""
     end, suffix, _ = _scales(tokens, stop)
     if not suffix or tokens[end].kind in NUMERAL_KINDS:
-        return _broken(tokens, start)
+        return None
     return Number(Form.CARDINAL, end, _written(tokens, start, stop) + suffix)
 
 
@@ -166,7 +186,7 @@ def _pair_section(tokens: list[Token], position: int, total: int, limit: int, on
     return _Section(position, total + first * ones, total + second * ones)
 
 
-def _cardinal(tokens: list[Token], start: int) -> Number:
+def _cardinal(tokens: list[Token], start: int) -> Number | None:
     """A number with place words: 十, 三百二十, 一億兩千萬, 四十五六萬."""
     position, ones, smallest = start, 1, 10**17
     low = high = 0
@@ -175,10 +195,10 @@ def _cardinal(tokens: list[Token], start: int) -> Number:
     while tokens[position].kind in (Kind.DIGIT, Kind.PLACE):
         section = _section(tokens, position, ones)
         if section is None:
-            return _broken(tokens, start)
+            return None
         position, suffix, scale = _scales(tokens, section.stop)
         if scale == smallest or low != high:
-            return _broken(tokens, start)
+            return None
         if scale > smallest:  # 一萬兩千億: the scale word counts all that was said
             low, high = low + section.low, high + section.high
             groups = _span(low, high) + suffix
@@ -190,7 +210,7 @@ def _cardinal(tokens: list[Token], start: int) -> Number:
         if not suffix:
             break
     if tokens[position].kind in NUMERAL_KINDS:
-        return _broken(tokens, start)
+        return None
     text = groups if scaled else _span(low, high)
     if low != high:
         return Number(Form.RANGE, position, text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import NamedTuple
 
 from . import lexicon
+from .units import UNITS
 
 
 class Kind(Enum):
@@ -37,7 +39,7 @@ class Token(NamedTuple):
 
 
 def _vocabulary() -> dict[str, Kind]:
-    words: dict[str, Kind] = dict.fromkeys(lexicon.UNITS, Kind.UNIT)
+    words: dict[str, Kind] = dict.fromkeys(UNITS, Kind.UNIT)
     words.update(dict.fromkeys(lexicon.KEYWORDS, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.PERCENT, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.TIMES_OF_DAY, Kind.LABEL))
@@ -61,7 +63,8 @@ def tokenize(text: str) -> list[Token]:
     previous = Kind.END
     while position < len(text):
         token = (
-            _word(text, position, tokens)
+            _plain(text, position)
+            or _word(text, position, tokens)
             or _numeral(text, position, previous)
             or _latin(text, position)
             or Token(Kind.TEXT, text[position], position)
@@ -71,6 +74,18 @@ def tokenize(text: str) -> list[Token]:
         position += len(token.text)
     tokens.append(Token(Kind.END, "", len(text)))
     return tokens
+
+
+# Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
+_PLAIN = re.compile(
+    "[^" + re.escape("".join(sorted({*_LENGTHS, *lexicon.NUMERALS, *lexicon.CONTEXT}))) + "A-Za-z0-9]+"
+)
+
+
+def _plain(text: str, position: int) -> Token | None:
+    """A run of characters without a meaning to the grammar."""
+    run = _PLAIN.match(text, position)
+    return Token(Kind.TEXT, run.group(), position) if run else None
 
 
 def _word(text: str, position: int, before: list[Token]) -> Token | None:
@@ -89,19 +104,19 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     following = text[position + len(word) : position + len(word) + 1]
     if word in lexicon.SHORT_WEEKDAYS:
         return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
+    if word in lexicon.NAMES_BEFORE_NUMERAL:
+        return following not in lexicon.NUMERALS and following not in lexicon.POINT
     if word[0] not in lexicon.NUMERALS or word in lexicon.STICKY:
         return True
     if word in lexicon.KILO_UNITS:
         return after_numeral and _is_kilo(word, before)
     if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
         return False
-    if word in lexicon.PROTECTED_ALONE and (following in lexicon.UNITS or _is_percent(before)):
+    if before and before[-1].text in lexicon.PERCENT:
+        return False
+    if word in lexicon.PROTECTED_ALONE and following in UNITS:
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
-
-
-def _is_percent(before: list[Token]) -> bool:
-    return bool(before) and before[-1].text in lexicon.PERCENT
 
 
 def _is_kilo(word: str, before: list[Token]) -> bool:
