@@ -59,9 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{resolved[1]}/{resolved[2]}" if resolved else path[len("/contents/") :]
         if name not in self.hub.files:
             return self._send(404, {"X-Error-Code": "EntryNotFound"})
-        if resolved:  # large files lie on another server
+        if resolved:  # large files lie on another host
             headers = {
-                "Location": f"{self.hub.endpoint}/contents/{name}",
+                "Location": f"{self.hub.endpoint.replace('127.0.0.1', 'localhost')}/contents/{name}",
                 "X-Repo-Commit": COMMIT,
                 "X-Linked-Etag": f'"{self.hub.sha256(name)}"',
                 "X-Linked-Size": str(self.hub.size(name)),
