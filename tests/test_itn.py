@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from qwen3asr_native.text.itn import grammar, normalize, normalize_with_offsets, numbers, tokens
 from qwen3asr_native.text.itn.__main__ import run_filter
 from qwen3asr_native.text.itn.cases import read_cases
+from qwen3asr_native.text.itn.stream import StreamNormalizer
 from qwen3asr_native.text.itn.table import table
 from qwen3asr_native.text.script import ScriptConverter
 
@@ -58,6 +59,31 @@ def test_normalizing_twice_changes_nothing_more(text: str) -> None:
 def test_the_cases_are_stable() -> None:
     for _, written in CASES:
         assert normalize(written) == written
+
+
+_stream_text = st.lists(
+    st.one_of(
+        st.sampled_from([case.spoken for case in CASES]), _text, st.sampled_from(["我", "，", " ok ", "在家"])
+    ),
+    max_size=4,
+).map("".join)
+
+
+@given(_stream_text, st.data())
+@settings(max_examples=500, deadline=None)
+def test_streamed_pieces_add_up_to_the_normalized_text(text: str, data: st.DataObject) -> None:
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=len(text)))
+    places = [0, *sorted(cuts), len(text)]
+    stream = StreamNormalizer()
+    pieces = [stream.feed(text[start:stop]) for start, stop in zip(places, places[1:])]
+    assert "".join(pieces) + stream.flush() == normalize(text)
+
+
+def test_a_stream_gives_numbers_as_soon_as_they_are_complete() -> None:
+    stream = StreamNormalizer()
+    assert [stream.feed(char) for char in "他今年三十"] == ["他", "", "", "", ""]
+    assert [stream.feed(char) for char in "歲，他說"] == ["", "今年30歲，", "他", ""]
+    assert stream.flush() == "說"
 
 
 @given(_text)

@@ -16,9 +16,11 @@ struct Ignored {
   int values;
 };
 constexpr Ignored kIgnored[] = {
-    {"--seed", 1},           {"--repeat-penalty", 1}, {"--log-level", 1}, {"-ngl", 1},        {"--n-gpu-layers", 1},
-    {"--format", 1},         {"--ggml-dir", 1},       {"--top-k", 1},     {"--top-p", 1},     {"--min-p", 1},
-    {"--penalty-window", 1}, {"--hide-banner", 0},    {"--sampling", 1},  {"--batch-size", 1}};
+    {"--seed", 1},        {"--repeat-penalty", 1}, {"--log-level", 1}, {"-ngl", 1},     {"--n-gpu-layers", 1},
+    {"--format", 1},      {"--ggml-dir", 1},       {"--top-k", 1},     {"--top-p", 1},  {"--min-p", 1},
+    {"--sampling", 1},    {"--penalty-window", 1}, {"-p", 1},          {"--prompt", 1}, {"--batch-size", 1},
+    {"--hide-banner", 0}, {"--interactive", 0},    {"-i", 0},          {"--multi", 0},  {"--reversed-role", 0},
+};
 
 int64_t number(const std::string &option, const std::string &text, int64_t low, int64_t high) {
   char *end = nullptr;
@@ -75,6 +77,8 @@ Options Options::parse(const std::vector<std::string> &words) {
         o.language = setting;
       else if (key != "format" && key != "delimiter")  // of the forced aligner
         o.notes.push_back("Wsetting '" + key + "' is unknown and ignored");
+    } else if (name[0] == '+') {
+      o.notes.push_back("Wswitch '" + option + "' is ignored");  // switches of upstream's chat front ends
     } else {
       const auto *ignored =
           std::find_if(std::begin(kIgnored), std::end(kIgnored), [&](const Ignored &i) { return name == i.name; });

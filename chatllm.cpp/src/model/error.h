@@ -26,8 +26,7 @@ __attribute__((format(__MINGW_PRINTF_FORMAT, 1, 2)))
 #elif defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif
-inline std::string
-format(const char *pattern, ...) {
+inline std::string format(const char *pattern, ...) {
   va_list args, again;
   va_start(args, pattern);
   va_copy(again, args);

@@ -66,7 +66,9 @@ ThreadPool::ThreadPool(int threads) {
   } catch (...) {
     stop_ = true;
     region_.fetch_add(1);
-    { std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }
     wake_.notify_all();
     for (auto &worker : workers_) worker.join();
     throw;
@@ -76,7 +78,9 @@ ThreadPool::ThreadPool(int threads) {
 ThreadPool::~ThreadPool() {
   stop_ = true;
   region_.fetch_add(1);
-  { std::lock_guard<std::mutex> lock(mutex_); }
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+  }
   wake_.notify_all();
   for (auto &worker : workers_) worker.join();
 }
@@ -89,7 +93,9 @@ void ThreadPool::dispatch(int64_t tasks, Call call, const void *context) {
   busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
   region_.fetch_add(1);  // sequentially consistent: a worker either sees it or is counted among the sleepers
   if (sleepers_.load() > 0) {
-    { std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }
     wake_.notify_all();
   }
   take_tasks(0);

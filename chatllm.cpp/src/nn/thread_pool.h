@@ -33,8 +33,7 @@ class ThreadPool {
       for (int64_t i = 0; i < tasks; ++i) f(i, 0);
       return;
     }
-    dispatch(
-        tasks, [](void *context, int64_t task, int thread) { (*static_cast<F *>(context))(task, thread); }, &f);
+    dispatch(tasks, [](void *context, int64_t task, int thread) { (*static_cast<F *>(context))(task, thread); }, &f);
   }
 
  private:

@@ -85,11 +85,7 @@ def _after_letters(source: Source, position: int) -> bool:
     if _before(source, position).kind is not Kind.LETTERS:
         return False
     earlier = _before(source, position - 1)
-    return (
-        earlier.kind is not Kind.ARABIC
-        and earlier.kind not in NUMERAL_KINDS
-        and earlier.text not in lexicon.MARKS
-    )
+    return earlier.kind not in (Kind.ARABIC, Kind.SCALE) and earlier.text not in lexicon.MARKS
 
 
 def _unit(source: Source, position: int) -> Unit | None:
@@ -240,7 +236,7 @@ def _is_clock_minute(source: Source, start: int, hour: Number, with_minutes: boo
     said_zero = source[hour.stop + 1].value == 0
     says_when = _before(source, start).text in lexicon.TIMES_OF_DAY
     if with_minutes:
-        return said_zero or says_when or _before(source, start).text[-1:] in lexicon.BEFORE_TIME
+        return said_zero or says_when or _before(source, start).text in lexicon.BEFORE_TIME
     return said_zero and says_when
 
 
@@ -366,7 +362,7 @@ def compound(source: Source, start: int) -> Match | None:
             break
         links.append((position, number))
         family, position = this, number.stop + 1
-    if family == "address" and source[position].text == "之":
+    if family == "address" and source[position].text == lexicon.SUB_NUMBER:
         number = source.integer(position + 1)
         if number is not None:
             links.append((position + 1, number))
@@ -377,6 +373,19 @@ def compound(source: Source, start: int) -> Match | None:
     for at, number in links:
         edits += [Edit(at, number.stop, number.text), *_symbol(source, number.stop)]
     return Match(position, edits)
+
+
+def house_number(source: Source, start: int) -> Match | None:
+    """五之三號 -> 5之3號."""
+    first = source.integer(start)
+    if first is None or source[first.stop].text != lexicon.SUB_NUMBER:
+        return None
+    second = source.integer(first.stop + 1)
+    if second is None or _family(source, second.stop) != "address":
+        return None
+    return Match(
+        second.stop, [Edit(start, first.stop, first.text), Edit(first.stop + 1, second.stop, second.text)]
+    )
 
 
 def _family(source: Source, position: int) -> str:
@@ -474,7 +483,8 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
     if number.value == 0:
         return following.text in lexicon.ZERO_UNITS
     if number.value == 1:
-        return following.text in lexicon.KILO_AFTER_DIGIT
+        on_road = _before(source, start).text in lexicon.ROADS and following.text in lexicon.NUMBER_SIGN
+        return on_road or following.text in lexicon.KILO_AFTER_DIGIT
     return _counts(source, number)
 
 
@@ -482,7 +492,7 @@ def _one_is_a_name(before: Token, following: Token) -> bool:
     """一 is a name in B一停車場 and 請按一, but not in 這個APP一打開."""
     if before.text in lexicon.KEYS or (before.kind is Kind.LETTERS and len(before.text) == 1):
         return following.text not in lexicon.THINGS
-    return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text.isalpha()
+    return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text[0].isalpha()
 
 
 RULES: tuple[Rule, ...] = (
@@ -499,5 +509,6 @@ RULES: tuple[Rule, ...] = (
     arithmetic,
     span,
     compound,
+    house_number,
     single_number,
 )

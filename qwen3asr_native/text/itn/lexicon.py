@@ -70,6 +70,8 @@ PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
 STICKY = _words("一定 一般 一直 一些 一旦 一向 一邊 一边")
 SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三四五六")
 NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
+SUB_NUMBER = "之"
+ROADS = frozenset("路街巷弄段")  # 中山路一號
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
 AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
@@ -83,4 +85,6 @@ CONTEXT = frozenset().union(
     COMPARATIVE_AFTER_RATIO,
     SPOKEN_ONE,
     MARKS,
+    BEFORE_TIME,
+    ROADS,
 )

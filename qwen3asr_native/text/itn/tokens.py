@@ -56,6 +56,25 @@ _LENGTHS = {
 }
 
 
+_BEGINNINGS = {word[:length] for word in _WORDS for length in range(1, len(word))}
+_LONGEST_WORD = max(map(len, _WORDS))
+
+
+def longest_word() -> int:
+    """The length of the longest word of the vocabulary."""
+    return _LONGEST_WORD
+
+
+def begins_word(text: str) -> bool:
+    """Whether a longer word of the vocabulary begins with ``text``."""
+    return text in _BEGINNINGS
+
+
+def is_plain(char: str) -> bool:
+    """Whether ``char`` is without a meaning to the grammar and begins no word of the vocabulary."""
+    return _PLAIN.match(char) is not None
+
+
 def tokenize(text: str) -> list[Token]:
     """The tokens of ``text``, which they cover without a gap, and an END token."""
     tokens: list[Token] = []

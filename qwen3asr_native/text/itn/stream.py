@@ -1,0 +1,48 @@
+"""Inverse text normalization of text that is still being made."""
+
+from __future__ import annotations
+
+from . import normalize
+from .tokens import Kind, begins_word, is_plain, longest_word, tokenize
+
+
+class StreamNormalizer:
+    """Takes text in pieces and gives its normalization as soon as no later text can change it.
+
+    The pieces returned by `feed` and the last one by `flush` add up to exactly what `normalize` returns for
+    the whole text. Text goes out up to the last character that has no meaning to the grammar: held back are
+    numbers, units, and the other words that the grammar knows, until such a character follows.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece of text; return the normalized text that has become certain."""
+        self._held += piece
+        cut = _last_cut(self._held)
+        ready, self._held = self._held[:cut], self._held[cut:]
+        return normalize(ready)
+
+    def flush(self) -> str:
+        """End of the text: return the rest. The normalizer is then ready for another text."""
+        rest, self._held = self._held, ""
+        return normalize(rest)
+
+
+def _last_cut(text: str) -> int:
+    """The last place at which ``text`` can be normalized in two parts; 0 if there is none."""
+    open_word = _open_word(text)
+    tokens = tokenize(text)
+    for token, following in zip(reversed(tokens[:-1]), reversed(tokens)):
+        if token.kind is Kind.TEXT and is_plain(token.text[0]) and following.start <= open_word:
+            return following.start
+    return 0
+
+
+def _open_word(text: str) -> int:
+    """Where a word of the grammar begins that later text may complete; the text's length if nowhere."""
+    for start in range(max(0, len(text) - longest_word() + 1), len(text)):
+        if begins_word(text[start:]):
+            return start
+    return len(text)
