@@ -25,8 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 8_000_000
 OLDEST = (3, 9)
 EXTENSION = re.compile(r"qwen3asr_native/_native\.abi3\.so")
-# What the extension may export: its initialization, and the C API, for programs that look it up with dlsym.
-EXPORTS = re.compile(r"PyInit__native|chatllm_\w+")
+EXPORTS = {"PyInit__native"}
 # A CPU of 2008, the newest that qemu knows without AVX; NumPy's own wheels need what it has.
 NO_AVX = ("qemu-x86_64", "-cpu", "Nehalem")
 
@@ -147,10 +146,9 @@ def check_symbols(wheel: zipfile.ZipFile) -> None:
         file.write(wheel.read(extension))
         file.flush()
         lines = run("nm", "--dynamic", "--defined-only", "--format=posix", file.name).splitlines()
-    exported = [line.split()[0] for line in lines]
-    strays = [name for name in exported if not EXPORTS.fullmatch(name.partition("@")[0])]
-    if strays:
-        fail(f"{extension} exports {len(strays)} names that are not its own, first {strays[0]}")
+    exported = {line.split()[0] for line in lines}
+    if exported != EXPORTS:
+        fail(f"{extension} exports {', '.join(sorted(exported))}, but should {', '.join(sorted(EXPORTS))}")
 
 
 def find_pythons() -> list[Path]:
