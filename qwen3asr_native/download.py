@@ -48,8 +48,8 @@ def download(
     An interrupted download goes on where it ended when it is asked for again. Processes take turns.
 
     Args:
-        model: An entry of :data:`qwen3asr_native.hub.KNOWN_MODELS`.
-        folder: Where to put it; None takes :func:`qwen3asr_native.hub.cache_folder`.
+        model: An entry of ``qwen3asr_native.hub.KNOWN_MODELS``.
+        folder: Where to put it; None takes ``qwen3asr_native.hub.cache_folder``.
         announce: Gets one sentence with the number of bytes before they start; None prints it on standard error.
 
     Raises:

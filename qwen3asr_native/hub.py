@@ -138,7 +138,7 @@ def announce_built_in() -> None:
 
 
 def quantized_copy(checkpoint: Path, dtype: str) -> Path:
-    """A checkpoint directory as a GGMM file in a temporary folder of its own, for :func:`remove_copy`.
+    """A checkpoint directory as a GGMM file in a temporary folder of its own, for ``remove_copy``.
 
     Raises:
         ConversionError: It is not a complete checkpoint, or the file cannot be written.
@@ -154,7 +154,7 @@ def quantized_copy(checkpoint: Path, dtype: str) -> Path:
 
 
 def remove_copy(copy: Path, pid: int) -> None:
-    """Removes what :func:`quantized_copy` made; not in a forked child, whose parent still uses it."""
+    """Removes what ``quantized_copy`` made; not in a forked child, whose parent still uses it."""
     if os.getpid() == pid:
         shutil.rmtree(copy.parent, ignore_errors=True)
 
