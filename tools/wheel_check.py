@@ -48,8 +48,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="see above")
+    parser.add_argument("--built", action="store_true", help="see above")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "wheelhouse", help="where to leave sdist and wheel"
+        "--out", type=Path, default=ROOT / "wheelhouse", help="where sdist and wheel are left"
     )
     options = parser.parse_args()
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
