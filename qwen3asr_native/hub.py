@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
@@ -157,6 +158,8 @@ def remove_copy(copy: Path, pid: int) -> None:
     """Removes what ``quantized_copy`` made; not in a forked child, whose parent still uses it."""
     if os.getpid() == pid:
         shutil.rmtree(copy.parent, ignore_errors=True)
+        if copy.exists():  # Windows keeps a file that is still mapped
+            atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
 
 
 def _is_bare_name(path_or_name: str | os.PathLike[str]) -> bool:
