@@ -167,6 +167,14 @@ def test_a_checkpoint_that_cannot_be_used_leaves_nothing(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_without_the_libraries_the_sentence_says_what_to_install(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ConversionError, match=r"pip install 'qwen3asr-native\[convert\]'"):
+        Model(checkpoint)
+
+
 def test_a_model_file_has_its_type_already(model_file: Path) -> None:
     with pytest.raises(ArgumentError, match="dtype"):
         Model(model_file, dtype="q4_0")
