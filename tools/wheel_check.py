@@ -87,7 +87,8 @@ def run(*command: object, **options: object) -> str:
     )
     if done.returncode != 0:
         fail(f"status {done.returncode} of {' '.join(words)}:\n{done.stdout}")
-    say(f"{time.monotonic() - started:.1f} s: {' '.join(Path(word).name or word for word in words)[:100]}")
+    shown = " ".join(Path(word).name if os.sep in word else word.strip().split("\n")[0] for word in words)
+    say(f"{time.monotonic() - started:.1f} s: {shown[:100]}")
     return str(done.stdout)
 
 
