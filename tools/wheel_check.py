@@ -67,7 +67,7 @@ def main() -> None:
         pythons = find_pythons()
         use_wheel(wheel, pythons[:1] if options.quick else pythons, scratch, suite=not options.quick)
         shutil.copy2(wheel, options.out)
-    say(f"good: {wheel.name}, {wheel.stat().st_size:,} bytes, in {options.out}")
+        say(f"good: {wheel.name}, {wheel.stat().st_size:,} bytes, in {options.out}")
 
 
 def say(message: str) -> None:
