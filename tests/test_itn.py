@@ -63,7 +63,9 @@ def test_the_cases_are_stable() -> None:
 
 _stream_text = st.lists(
     st.one_of(
-        st.sampled_from([case.spoken for case in CASES]), _text, st.sampled_from(["我", "，", " ok ", "在家"])
+        st.sampled_from([case.spoken for case in CASES]),
+        _text,
+        st.sampled_from(["我", "，", " ok ", "在家", "什么"]),
     ),
     max_size=4,
 ).map("".join)

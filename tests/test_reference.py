@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from reference_sets import DIRECTORY, SETS, SPEECH
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT.parent / "shared" / "golden"
 
 
 def _official(checkpoint: Path):
@@ -60,9 +62,12 @@ def test_reproduces_the_golden_outputs(name: str, audio: str, language: str, con
         _assert_same(reference(official, samples, language, context), stored)
 
 
-def test_the_training_network_of_the_mini_model_computes_what_the_official_code_does(tmp_path: Path) -> None:
+def test_the_training_network_of_the_mini_model_computes_what_the_official_code_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = pytest.importorskip("torch", reason="the extra [reference] is not installed")
     pytest.importorskip("scipy", reason="the recipe's requirements are not installed")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])  # the recipe is no part of the package
     from models.mini import checkpoint
     from models.mini.network import MiniASR
 

@@ -44,6 +44,12 @@ double best_seconds(const std::function<void()> &body) {
   return best;
 }
 
+double peak(int64_t (*loop)(int64_t)) {
+  double operations = 0;
+  const double seconds = best_seconds([&] { operations = static_cast<double>(loop(1 << 14)); });
+  return operations / seconds;
+}
+
 std::vector<uint8_t> random_rows(DType type, int64_t rows, int64_t cols, std::mt19937 &random) {
   const BlockShape block = block_shape(type);
   std::vector<uint8_t> data(static_cast<size_t>(rows * cols / block.values * block.bytes));
@@ -108,6 +114,40 @@ void bench(const Kernels &kernels, DType type, int64_t tokens, int64_t rows, int
       100 * pack / (pack + multiply));
 }
 
+// The matrix unit: whole products with unpacking of the weights, against its own peak.
+void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows, int64_t cols, double peak) {
+  std::mt19937 random(1);
+  const std::vector<uint8_t> source = random_rows(type, rows, cols, random);
+  Matrix w;
+  w.rows = rows;
+  w.cols = cols;
+  w.type = type;
+  w.layout = panel_layout(type, kernels);
+  Pages packed(panel_bytes(w) * static_cast<size_t>(w.panels()));
+  pack_panels(type, source.data(), w, 0, w.panels(), packed.data());
+  w.data = packed.data();
+  std::vector<float> x(static_cast<size_t>(tokens * cols), 0.5f), out(static_cast<size_t>(tokens * rows));
+  const int64_t tiles = (tokens + kWideTile - 1) / kWideTile;
+  const size_t tile_size = static_cast<size_t>(wide_blocks(cols)) * kWideTile * kWideBlock;
+  Buffer<uint16_t> packed_x(tile_size * static_cast<size_t>(tiles));
+  Buffer<uint8_t> scratch(wide_scratch(tokens));
+  const double pack = best_seconds([&] {
+    for (int64_t t = 0; t < tiles; ++t)
+      kernels.pack_wide(x.data(), Grid::rows(cols), t * kWideTile,
+                        static_cast<int>(std::min<int64_t>(kWideTile, tokens - t * kWideTile)), cols,
+                        packed_x.data() + tile_size * static_cast<size_t>(t));
+  });
+  const double multiply = best_seconds([&] {
+    kernels.multiply_wide(w, packed_x.data(), 0, tokens, 0, w.panels(), out.data(), Grid::rows(rows), Epilogue{},
+                          scratch.data());
+  });
+  const double ops = 2.0 * static_cast<double>(tokens * rows * cols);
+  std::printf(
+      "%-10s %-5s %4lld tokens %6lld x %-5lld  %8.1f GFLOP/s  %5.1f %% of the matrix unit's peak  packing %4.1f %%\n",
+      kernels.name, type_name(type), static_cast<long long>(tokens), static_cast<long long>(rows),
+      static_cast<long long>(cols), ops / multiply / 1e9, 100 * ops / multiply / peak, 100 * pack / (pack + multiply));
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -116,7 +156,7 @@ int main(int argc, char **argv) {
     std::printf("the generic kernels have no packed products\n");
     return 1;
   }
-  const double int8 = peak_int8(kernels), f32 = peak_float(kernels);
+  const double int8 = peak(kernels.peak_int8), f32 = peak(kernels.peak_float);
   std::printf("%s: peak int8 %.1f GOP/s, float32 %.1f GFLOP/s, one thread\n", kernels.name, int8 / 1e9, f32 / 1e9);
   for (const int threads : {1, usable_cpus()}) {
     ThreadPool pool(threads);
@@ -125,10 +165,18 @@ int main(int argc, char **argv) {
                 r.int8_ops / 1e9, r.float_ops / 1e9, r.read_bytes / 1e9);
   }
   for (const DType type : {DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::F16}) {
-    const double peak = type == DType::F16 ? f32 : int8;
-    for (const int64_t tokens : {1, 4, 12, 216}) bench(kernels, type, tokens, 1024, 1024, peak);
-    bench(kernels, type, 216, 1024, 3072, peak);
-    bench(kernels, type, 1, 1 << 17, 1024, peak);  // far larger than the caches: the decode step's access pattern
+    const double limit = type == DType::F16 ? f32 : int8;
+    for (const int64_t tokens : {1, 4, 12, 216}) bench(kernels, type, tokens, 1024, 1024, limit);
+    bench(kernels, type, 216, 1024, 3072, limit);
+    bench(kernels, type, 1, 1 << 17, 1024, limit);  // far larger than the caches: the decode step's access pattern
+  }
+  if (kernels.wide_tokens > 0) {
+    const double unit = peak(kernels.peak_bf16);
+    std::printf("%s: matrix unit %.1f GFLOP/s\n", kernels.name, unit / 1e9);
+    for (const DType type : {DType::Q4_0, DType::Q8_0, DType::F16})
+      for (const int64_t tokens : {16, 32, 104, 217, 416}) bench_wide(kernels, type, tokens, 1024, 1024, unit);
+    bench_wide(kernels, DType::Q4_0, 217, 1024, 3072, unit);
+    bench_wide(kernels, DType::F16, 160, 480, 4320, unit);
   }
   return 0;
 }

@@ -17,8 +17,8 @@ from .speech import SAMPLE_RATE, add_noise, augment, no_speech, quantized, rando
 from .texts import Text, english_digits, random_text
 
 LONGEST_SECONDS = 12.0
-NO_SPEECH_SHARE = 0.06
-JOINED_SHARE = 0.15  # of the batches
+NO_SPEECH_SHARE = 0.05
+JOINED_SHARE = 0.1  # of the batches
 FRAMES_PER_BATCH = 7_000
 
 

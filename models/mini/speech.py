@@ -215,7 +215,7 @@ def _transmit(samples: np.ndarray, on_the_phone: bool, rng: np.random.Generator)
     if on_the_phone:
         gain *= _telephone_gain(frequency)
     spectrum = fft.rfft(samples, size) * gain
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         length = int(SAMPLE_RATE * rng.uniform(0.05, 0.35))
         tail = rng.standard_normal(length, np.float32) * np.exp(
             -np.arange(length, dtype=np.float32) * (6.9 / length)
@@ -238,21 +238,21 @@ def _noise_bank(kind: str, variant: int, narrow: bool) -> np.ndarray:
 def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One random recording of the int16 utterance ``samples``: float32 in [-1, 1] with silence around it."""
     signal = samples.astype(np.float32) / 32768
-    if rng.random() < 0.6:  # another vocal tract: pitch, formants and tempo together
-        positions = np.arange(0, signal.size - 1, rng.uniform(0.87, 1.14))
+    if rng.random() < 0.5:  # another vocal tract: pitch, formants and tempo together
+        positions = np.arange(0, signal.size - 1, rng.uniform(0.9, 1.1))
         left = positions.astype(np.int32)
         share = (positions - left).astype(np.float32)
         signal = signal[left] * (1 - share) + signal[left + 1] * share
     before, after = (int(SAMPLE_RATE * rng.exponential(0.2)) * (rng.random() < 0.8) for _ in range(2))
     signal = np.pad(signal, (min(before, 16000), min(after, 16000)))
-    on_the_phone = rng.random() < 0.2
-    if on_the_phone or rng.random() < 0.4:
+    on_the_phone = rng.random() < 0.15
+    if on_the_phone or rng.random() < 0.3:
         signal = _transmit(signal, on_the_phone, rng)
-    if rng.random() < 0.65:
+    if rng.random() < 0.55:
         kind = str(rng.choice(NOISES, p=(0.35, 0.25, 0.15, 0.1, 0.1, 0.05)))
         bank = _noise_bank(kind, int(rng.integers(4)), bool(on_the_phone and rng.random() < 0.6))
         start = rng.integers(0, bank.size - signal.size)
-        level = np.sqrt(speech_power(signal)) * 10 ** (-rng.uniform(6, 40) / 20)
+        level = np.sqrt(speech_power(signal)) * 10 ** (-rng.uniform(10, 45) / 20)
         signal = signal + bank[start : start + signal.size] * np.float32(level)
     if on_the_phone and rng.random() < 0.5:
         signal = _mu_law(signal)

@@ -21,7 +21,7 @@ from .evaluate import error_rates, transcribe_network
 from .network import MiniASR
 from .prompts import answer, prompt, random_context
 
-PEAK_RATE, WARMUP_STEPS, CTC_WEIGHT, EMA_DECAY = 1e-3, 300, 0.4, 0.998
+PEAK_RATE, WARMUP_STEPS, CTC_WEIGHT, EMA_DECAY = 1e-3, 300, 1.0, 0.998
 Batch = "list[tuple[Tensor, str | None, str]]"
 
 

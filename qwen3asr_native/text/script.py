@@ -159,6 +159,8 @@ class _Stage:
         self._beginnings = {key[:length] for key in self._values for length in range(1, len(key))}
         self._sorted_keys = sorted(self._values)
         self._openings: dict[tuple[str, _Characters], list[_Opening]] = {}
+        for first in {key[0] for key in self._values}:
+            self._openings_of(first, None)  # these have the most keys: better now than in a stream
         # The outcome depends on nothing but the window, and short windows come again and again.
         self._remembered = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._decide_window)
 
@@ -218,17 +220,19 @@ class _Stage:
     def _decide_window(self, window: str, upcoming: _Characters) -> _Outcome:
         matches = self._matches(window, upcoming)
         chosen, doubtful = _decide(matches, len(window))
-        decided = min((match.start for match in doubtful), default=len(window))
-        certain = self._write(window, chosen, decided)
-        settled, following = len(certain), None
-        if doubtful:
-            complete = [match for match in matches if not match.open]
-            ahead, following = self._look_ahead(window, decided, complete, doubtful)
-            certain += ahead
-        return _Outcome(certain, decided, settled, following)
+        if not doubtful:
+            certain = self._write(window, chosen, len(window))
+            return _Outcome(certain, len(window), len(certain), None)
+        decided = min([match.start for match in doubtful])
+        settled = self._write(window, chosen, decided)
+        complete = [match for match in matches if not match.open]
+        ahead, following = self._look_ahead(window, decided, complete, doubtful)
+        return _Outcome(settled + ahead, decided, len(settled), following)
 
     def _write(self, window: str, chosen: list[_Match], stop: int) -> str:
         """Convert ``window[:stop]``; no chosen match crosses its end."""
+        if not chosen:
+            return window[:stop].translate(self._characters)
         out: list[str] = []
         position = 0
         for match in sorted(chosen, key=_start_of):
@@ -280,6 +284,8 @@ class _Decision(NamedTuple):
 
 def _decide(matches: list[_Match], end: int) -> _Decision:
     """Choose among ``matches``, which are sorted, of a window of ``end`` characters."""
+    if not matches:
+        return _Decision([], [])
     free, doubted, taken = 0, 1, 2
     state = bytearray(end)
     chosen: list[_Match] = []

@@ -161,9 +161,15 @@ void Decoder::step(float *x, int64_t tokens, float *logits, const AbortFlag &abo
 }
 
 void Decoder::forward(float *x, int64_t tokens, float *logits, const AbortFlag &abort) {
-  for (int64_t first = 0; first < tokens; first += kBlockTokens) {
-    const int64_t count = std::min(kBlockTokens, tokens - first);
-    step(x + first * config_.hidden, count, first + count == tokens ? logits : nullptr, abort);
+  const int64_t before = length_;
+  try {
+    for (int64_t first = 0; first < tokens; first += kBlockTokens) {
+      const int64_t count = std::min(kBlockTokens, tokens - first);
+      step(x + first * config_.hidden, count, first + count == tokens ? logits : nullptr, abort);
+    }
+  } catch (...) {
+    length_ = before;  // all of the input or none of it
+    throw;
   }
 }
 

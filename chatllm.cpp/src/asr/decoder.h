@@ -12,7 +12,7 @@ class Decoder {
   Decoder(const Model &model, Products &products);
 
   // Appends `tokens` embeddings x[tokens][hidden] at positions [length(), ...); x is overwritten. With `logits`, writes
-  // the scores [vocab] of what follows the last one. Throws Aborted between layers of a long input.
+  // the scores [vocab] of what follows the last one. Throws Aborted between layers; then nothing is appended.
   void forward(float *x, int64_t tokens, float *logits, const AbortFlag &abort);
 
   int64_t length() const { return length_; }

@@ -154,7 +154,7 @@ void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *
     hidden_.reserve(count * static_cast<size_t>(config_.ffn));
     for (const EncoderLayer &weights : model_.encoder().layers) {
       check_abort(abort);
-      layer(weights, tokens, full_attention ? tokens : window);
+      layer(weights, tokens, full_attention ? tokens : std::min(window, tokens));
     }
     normalize(model_.encoder().ln_post, x_.data(), tokens, normed_.data());
     products_.run(model_.encoder().proj1, normed_.data(), d, tokens, context_.data(), d, Activation::Gelu);

@@ -52,12 +52,16 @@ const float *Session::padded(const float *pcm, int64_t *samples) {
 
 Prompt Session::build_prompt(int64_t samples, const RunSettings &settings) const {
   const int64_t tokens = model_->config().encoder.total_tokens(mel_.frames(samples));
+  auto check = [&](int64_t count) {
+    if (count >= settings_.max_context)
+      fail(CHATLLM_ASR_TOO_LONG,
+           format("the prompt of %lld tokens does not fit the context of %lld: give shorter audio or context text",
+                  static_cast<long long>(count), static_cast<long long>(settings_.max_context)));
+  };
+  check(tokens);  // before there is a prompt of that length
   Prompt prompt = prompts_.build(tokens, settings.context,
                                  resolve_language(model_->config().languages, settings.language), settings.prefix);
-  if (static_cast<int64_t>(prompt.ids.size()) >= settings_.max_context)
-    fail(CHATLLM_ASR_TOO_LONG,
-         format("the prompt of %zu tokens does not fit the context of %lld: give shorter audio or context text",
-                prompt.ids.size(), static_cast<long long>(settings_.max_context)));
+  check(static_cast<int64_t>(prompt.ids.size()));
   return prompt;
 }
 
@@ -161,7 +165,6 @@ void Session::timed_run(F &&body) {
   timings_.threads = pool_.size();
   timings_.load_ms = load_ms;
   timings_.start_ns = now_ns();
-  abort_ = false;
   struct Cleanup {  // also when a run fails
     Session &s;
     ~Cleanup() {
@@ -178,6 +181,9 @@ void Session::timed_run(F &&body) {
     body();
   } catch (const Aborted &) {
     timings_.finish = CHATLLM_ASR_FINISH_ABORT;
+  } catch (...) {
+    timings_.finish = CHATLLM_ASR_FINISH_NONE;
+    throw;
   }
 }
 

@@ -38,7 +38,8 @@ class Session {
   void run(const float *pcm, int64_t samples, const RunSettings &settings, const TokenSink &sink);
   // Goes on after the last answer and a suffix. Throws Error when there is none.
   void continue_with(const std::string &suffix, int64_t max_new_tokens, const TokenSink &sink);
-  void abort() { abort_ = true; }
+  void abort() { abort_ = true; }  // the run that is under way, or is about to begin
+  void clear_abort() { abort_ = false; }
   void forget();  // the conversation
 
   std::vector<float> log_mel(const float *pcm, int64_t samples, int64_t shape[2]);

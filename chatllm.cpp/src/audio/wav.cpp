@@ -10,6 +10,7 @@
 
 #include "audio/mel.h"
 #include "model/error.h"
+#include "model/mapped_file.h"
 
 namespace chatllm {
 
@@ -94,7 +95,11 @@ std::vector<float> read_wav(const std::string &path) {
   struct Close {
     void operator()(FILE *file) const { std::fclose(file); }
   };
+#if defined(_WIN32)  // fopen takes the system's code page there
+  std::unique_ptr<FILE, Close> file(_wfopen(to_wide(path).c_str(), L"rb"));
+#else
   std::unique_ptr<FILE, Close> file(std::fopen(path.c_str(), "rb"));
+#endif
   if (!file) fail(CHATLLM_ASR_BAD_AUDIO, format("cannot open audio file '%s': %s", path.c_str(), std::strerror(errno)));
   std::vector<uint8_t> data;
   uint8_t part[1 << 16];

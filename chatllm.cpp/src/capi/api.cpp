@@ -106,7 +106,7 @@ struct chatllm_obj *API_CALL chatllm_create(void) {
 
 int API_CALL chatllm_destroy(struct chatllm_obj *obj) {
   if (obj == nullptr) return no_object();
-  if (!obj->acquire_for_destroy()) return CHATLLM_ASR_BUSY;
+  if (const int refused = obj->acquire_for_destroy()) return refused;
   delete obj;
   chatllm::trim_heap();
   return CHATLLM_ASR_OK;

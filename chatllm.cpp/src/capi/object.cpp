@@ -41,7 +41,7 @@ Object::~Object() {
   }
 }
 
-int Object::admit() noexcept {
+int Object::admit(State call) noexcept {
   if (process_ != current_process()) {
     try {
       last_error_ =
@@ -51,12 +51,10 @@ int Object::admit() noexcept {
     }
     return CHATLLM_ASR_FORKED;
   }
-  if (busy_.exchange(true)) return CHATLLM_ASR_BUSY;
+  State idle = State::Idle;
+  if (!state_.compare_exchange_strong(idle, call)) return CHATLLM_ASR_BUSY;
+  if (session_) session_->clear_abort();  // here, not in the run: an abort right after this call's start must count
   return CHATLLM_ASR_OK;
-}
-
-bool Object::acquire_for_destroy() noexcept {
-  return process_ == current_process() && !busy_.exchange(true);
 }
 
 int Object::finish_error(int status, const std::string &message) noexcept {
@@ -92,6 +90,8 @@ void Object::start(const Callbacks &callbacks) {
   context_ = options_.context;
   ai_prefix = options_.ai_prefix;
   gen_max_tokens = options_.max_new_tokens;
+  info_.clear();
+  vocab_table_.clear();
   {
     std::lock_guard<std::mutex> lock(session_mutex_);
     session_.reset();
@@ -159,11 +159,9 @@ void Object::generation(F &&body) {
       if (o.callbacks_.end != nullptr) o.callbacks_.end(o.callbacks_.user_data);
     }
   } end{*this};
-  try {
-    body([this](const chatllm_asr_token &token) { emit(token); });
-  } catch (const Error &e) {
-    throw Reported{finish_error(e.status(), e.what())};  // printed before f_end, so that who waits for that has it
-  }
+  // A failure is printed before f_end, so that who waits for that has it.
+  const int status = guarded([&] { body([this](const chatllm_asr_token &token) { emit(token); }); });
+  if (status != CHATLLM_ASR_OK) throw Reported{status};
 }
 
 void Object::run(const float *pcm, int64_t samples, const RunSettings &settings) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <climits>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -59,12 +60,12 @@ class Object {
   [[noreturn]] static void unsupported(const char *what);
 
   void abort() noexcept;
-  bool busy() const { return busy_; }
-  int async_result() const { return async_result_; }
+  // INT_MIN while an asynchronous call is under way.
+  int async_result() const { return state_ == State::Async ? INT_MIN : async_result_.load(); }
   const std::string &last_error() const { return last_error_; }
   const char *model_info() const { return info_.empty() ? nullptr : info_.c_str(); }
-  // True when the object may be freed: nothing is running.
-  bool acquire_for_destroy() noexcept;
+  // 0 when the object may be freed: nothing is running. It takes no call from then on.
+  int acquire_for_destroy() noexcept { return admit(State::Sync); }
 
   f_chatllm_asr_token on_token = nullptr;
   void *on_token_data = nullptr;
@@ -73,7 +74,9 @@ class Object {
   int64_t gen_max_tokens = -1;
 
  private:
-  int admit() noexcept;  // 0, or the status of the refusal
+  enum class State { Idle, Sync, Async };  // what kind of call is under way
+
+  int admit(State call) noexcept;  // 0, or the status of the refusal
   int finish_error(int status, const std::string &message) noexcept;
   void print(int type, const std::string &text) const {
     if (callbacks_.print != nullptr) callbacks_.print(callbacks_.user_data, type, text.c_str());
@@ -91,7 +94,7 @@ class Object {
   std::mutex session_mutex_;  // guards the pointer against abort() from other threads
   std::string context_, unfinished_;
   std::string last_error_, info_, vocab_table_;
-  std::atomic<bool> busy_{false};
+  std::atomic<State> state_{State::Idle};
   std::atomic<int> async_result_{0};
   std::thread thread_;
   long process_;
@@ -123,16 +126,15 @@ int Object::guarded(F &&body) noexcept {
 
 template <class F>
 int Object::call(F &&body) noexcept {
-  if (const int refused = admit()) return refused;
+  if (const int refused = admit(State::Sync)) return refused;
   const int status = guarded(body);
-  busy_ = false;
+  state_ = State::Idle;
   return status;
 }
 
 template <class F>
 int Object::call_async(F &&body) noexcept {
-  if (const int refused = admit()) return refused;
-  async_result_ = INT_MIN;
+  if (const int refused = admit(State::Async)) return refused;
   const int status = guarded([&] {
     if (thread_.joinable()) {
       if (thread_.get_id() == std::this_thread::get_id())
@@ -140,18 +142,23 @@ int Object::call_async(F &&body) noexcept {
       else
         thread_.join();
     }
-    thread_ = std::thread([this, body] {
+    // The thread waits until this one is done with the object: its completion event may start another call, or destroy
+    // the object.
+    const auto ready = std::make_shared<std::promise<void>>();
+    thread_ = std::thread([this, body, ready] {
+      ready->get_future().wait();
       const int result = guarded(body);
       const Callbacks callbacks = callbacks_;
       async_result_ = result;
-      busy_ = false;
+      state_ = State::Idle;
       // From here on the object may be destroyed, by the event's receiver at the latest.
       if (callbacks.print != nullptr) callbacks.print(callbacks.user_data, PRINT_EVT_ASYNC_COMPLETED, "");
     });
+    ready->set_value();
   });
-  if (status != CHATLLM_ASR_OK) {
+  if (status != CHATLLM_ASR_OK) {  // no thread was made
     async_result_ = status;
-    busy_ = false;
+    state_ = State::Idle;
   }
   return status;
 }

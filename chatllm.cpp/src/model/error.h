@@ -21,8 +21,8 @@ class Error : public std::exception {
   std::string message_;
 };
 
-#if defined(__MINGW_PRINTF_FORMAT)  // says which of Windows' two families of printf <cstdio> gives
-__attribute__((format(__MINGW_PRINTF_FORMAT, 1, 2)))
+#if defined(__MINGW32__)
+__attribute__((format(gnu_printf, 1, 2)))
 #elif defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif

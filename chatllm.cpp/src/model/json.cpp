@@ -22,6 +22,7 @@ class JsonParser {
 
  private:
   static constexpr int kMaxDepth = 64;
+  static constexpr int64_t kMaxValues = 1 << 22;  // a value takes many times the memory of its two bytes of text
 
   [[noreturn]] static void bad(const char *why) {
     fail(CHATLLM_ASR_BAD_MODEL, format("the model file's metadata is not valid JSON: %s", why));
@@ -45,6 +46,7 @@ class JsonParser {
 
   Json parse_value(int depth) {
     if (depth > kMaxDepth) bad("it is nested too deeply");
+    if (++values_ > kMaxValues) bad("it has too many values");
     skip_space();
     if (at_ == end_) bad("it ends early");
     Json value;
@@ -86,8 +88,11 @@ class JsonParser {
       case 'n':
         expect_word("null");
         return value;
-      case 'N':  // Python's json writes NaN and Infinity
+      case 'N':  // Python's json writes NaN and Infinity; no field of use here has them
         expect_word("NaN");
+        return value;
+      case 'I':
+        expect_word("Infinity");
         return value;
       default:
         value.kind_ = Json::Kind::Number;
@@ -175,6 +180,7 @@ class JsonParser {
   }
 
   const char *at_, *end_;
+  int64_t values_ = 0;
 };
 
 Json Json::parse(const char *text, size_t size) {

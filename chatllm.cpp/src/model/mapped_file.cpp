@@ -9,7 +9,7 @@
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
-#ifndef NOMINMAX
+#if !defined(NOMINMAX)
 #define NOMINMAX
 #endif
 #include <windows.h>
@@ -31,16 +31,12 @@ bool FileIdentity::operator<(const FileIdentity &o) const {
 
 #if defined(_WIN32)
 
-namespace {
-
 std::wstring to_wide(const std::string &text) {
   const int n = MultiByteToWideChar(CP_UTF8, 0, text.c_str(), -1, nullptr, 0);
   std::wstring wide(n > 0 ? static_cast<size_t>(n) : 1, L'\0');
   if (n > 0) MultiByteToWideChar(CP_UTF8, 0, text.c_str(), -1, &wide[0], n);
   return wide;
 }
-
-}  // namespace
 
 MappedFile::MappedFile(const std::string &path) : path_(path) {
   HANDLE file = CreateFileW(to_wide(path).c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING,
@@ -96,7 +92,7 @@ void Pages::reset() noexcept {
 #else
 
 MappedFile::MappedFile(const std::string &path) : path_(path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block: it is refused below
   if (fd < 0)
     fail(CHATLLM_ASR_BAD_MODEL, format("cannot open model file '%s': %s", path.c_str(), std::strerror(errno)));
   struct stat st;

@@ -7,6 +7,10 @@
 
 namespace chatllm {
 
+#if defined(_WIN32)
+std::wstring to_wide(const std::string &text);  // from UTF-8
+#endif
+
 // What makes two paths the same file: the weight cache's key.
 struct FileIdentity {
   uint64_t device = 0, inode = 0, size = 0;

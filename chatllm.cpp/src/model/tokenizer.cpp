@@ -1,5 +1,7 @@
 #include "model/tokenizer.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 
 #include "model/error.h"
@@ -125,16 +127,22 @@ int32_t Tokenizer::special(const std::string &name) const {
 void Tokenizer::encode_piece(const std::string &piece, std::vector<int32_t> *ids) const {
   std::vector<std::string> parts;
   for (const char c : piece) parts.push_back(alphabet().letter[static_cast<unsigned char>(c)]);
-  while (parts.size() > 1) {
-    size_t best = 0;
-    int32_t best_rank = INT32_MAX;
-    for (size_t i = 0; i + 1 < parts.size(); ++i) {
-      const auto it = ranks_.find(parts[i] + ' ' + parts[i + 1]);
-      if (it != ranks_.end() && it->second < best_rank) best = i, best_rank = it->second;
-    }
-    if (best_rank == INT32_MAX) break;
-    parts[best] += parts[best + 1];
-    parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+  auto rank = [&](size_t i) {  // of a part joined with the next one
+    const auto it = i + 1 < parts.size() ? ranks_.find(parts[i] + ' ' + parts[i + 1]) : ranks_.end();
+    return it == ranks_.end() ? INT32_MAX : it->second;
+  };
+  std::vector<int32_t> ranks;
+  for (size_t i = 0; i < parts.size(); ++i) ranks.push_back(rank(i));
+  while (!parts.empty()) {
+    const auto best = std::min_element(ranks.begin(), ranks.end());
+    if (*best == INT32_MAX) break;
+    const std::ptrdiff_t at = best - ranks.begin();
+    const size_t i = static_cast<size_t>(at);
+    parts[i] += parts[i + 1];
+    parts.erase(parts.begin() + at + 1);
+    ranks.erase(ranks.begin() + at + 1);
+    ranks[i] = rank(i);
+    if (i > 0) ranks[i - 1] = rank(i - 1);
   }
   for (const std::string &part : parts) {
     const auto it = ids_.find(part);

@@ -164,8 +164,9 @@ Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
     packer.add(layer.down, at + ".mlp.down_proj", dc.hidden, dc.ffn, false);
   }
   decoder_.norm = packer.vector("model.norm.weight", dc.hidden);
-  const bool has_head = file_.find("lm_head.weight") != nullptr;
-  packer.add(decoder_.lm_head, has_head ? "lm_head" : "model.embed_tokens", dc.vocab, dc.hidden, false);
+  // A file that promises a head of its own and has none was cut off.
+  const bool shared_head = file_.header().tied_embeddings && file_.find("lm_head.weight") == nullptr;
+  packer.add(decoder_.lm_head, shared_head ? "model.embed_tokens" : "lm_head", dc.vocab, dc.hidden, false);
   arena_ = packer.finish(pool);
 }
 

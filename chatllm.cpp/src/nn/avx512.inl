@@ -66,24 +66,31 @@ inline int32_t quantize_group(const float *x, float inverse, int8_t *q) {
 
 #include "nn/float_ops.inl"
 
-// acc plus, for each of 16 rows the dot product of its four unsigned bytes in w with the four signed bytes at a.
+// acc plus, for each of 16 rows, the dot product of its four unsigned bytes in w with four signed bytes: those at a
+// (for all rows) or its own in a.
 #if CHATLLM_VNNI && defined(__GNUC__)
+// Assembly, since GCC 12 copies a register around each such intrinsic in a loop.
 inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
-  // Assembly, since GCC 12 copies a register around each such intrinsic in a loop.
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const int32_t *>(a)));
   return acc;
 }
-#elif CHATLLM_VNNI
-inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
-  return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(*reinterpret_cast<const int32_t *>(a)));
+inline __m512i dot4(__m512i acc, __m512i w, __m512i a) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
+  return acc;
 }
 #else
-// w below 16: no pair of products leaves 16 bits.
+inline __m512i dot4(__m512i acc, __m512i w, __m512i a) {
+#if CHATLLM_VNNI
+  return _mm512_dpbusd_epi32(acc, w, a);
+#else
+  // w below 16: no pair of products leaves 16 bits.
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
+#endif
+}
 inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
   int32_t four;
   std::memcpy(&four, a, 4);
-  const __m512i products = _mm512_maddubs_epi16(w, _mm512_set1_epi32(four));
-  return _mm512_add_epi32(acc, _mm512_madd_epi16(products, _mm512_set1_epi16(1)));
+  return dot4(acc, w, _mm512_set1_epi32(four));
 }
 #endif
 
@@ -215,11 +222,11 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
 
 inline int64_t peak_int8(int64_t iterations) {
   constexpr int kChains = 12;
-  alignas(64) int8_t four[64] = {1, 2, 3, 4};
-  const __m512i w = _mm512_set1_epi8(3);
+  const __m512i w = _mm512_set1_epi64(0x0F0301080C050A07);  // nibbles, as the products have them
+  const __m512i a = _mm512_set1_epi64(0x3FC17A8105E39B6D);
   __m512i acc[kChains];
   each<kChains>([&](auto i) { acc[i] = _mm512_setzero_si512(); });
-  for (int64_t n = 0; n < iterations; ++n) each<kChains>([&](auto i) { acc[i] = dot4(acc[i], w, four); });
+  for (int64_t n = 0; n < iterations; ++n) each<kChains>([&](auto i) { acc[i] = dot4(acc[i], w, a); });
   __m512i total = acc[0];
   each<kChains>([&](auto i) { total = _mm512_xor_si512(total, acc[i]); });
   volatile int keep = _mm512_reduce_add_epi32(total);

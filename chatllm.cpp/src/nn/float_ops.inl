@@ -296,7 +296,7 @@ inline void pack_int8(const float *x, const Grid &grid, int64_t first, int count
       const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
       const int32_t total = quantize_group(values, inverse, q);
       *d = scale;
-      *correction = -8 * total;
+      *correction = static_cast<int32_t>(-8u * static_cast<uint32_t>(total));  // wraps for values that are not finite
       *sum = scale * static_cast<float>(total);
     }
   }

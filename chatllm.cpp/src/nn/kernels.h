@@ -72,9 +72,10 @@ constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile f
 constexpr int64_t wide_blocks(int64_t cols) {
   return (cols + kWideBlock - 1) / kWideBlock;
 }
-// Two panels unpacked to bfloat16.
-constexpr size_t wide_scratch(int64_t cols) {
-  return static_cast<size_t>(wide_blocks(cols)) * 2 * kWideBlock * kPanel * 2;
+constexpr int64_t kWideStretch = 16;  // blocks of inputs that are unpacked at a time
+// Two panels of a stretch in bfloat16, and the sums of all tokens with them.
+constexpr size_t wide_scratch(int64_t tokens) {
+  return static_cast<size_t>(2 * kWideStretch * kWideBlock * kPanel * 2 + (tokens + 2 * kWideTile) * 2 * kPanel * 4);
 }
 
 constexpr size_t int8_group_bytes(int tile_tokens) {
@@ -99,7 +100,7 @@ struct Kernels {
   // zero-filled.
   int wide_tokens;
   void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile);
-  // Tokens [first, first + count) of the output. scratch holds wide_scratch(cols) bytes.
+  // Tokens [first, first + count) of the output. scratch holds wide_scratch(count) bytes.
   void (*multiply_wide)(const Matrix &w, const uint16_t *tiles, int64_t first, int64_t count, int64_t begin,
                         int64_t end, float *out, const Grid &out_grid, const Epilogue &epilogue, uint8_t *scratch);
 

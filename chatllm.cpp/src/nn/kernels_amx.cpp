@@ -31,7 +31,8 @@ namespace {
 
 #include "nn/avx512.inl"
 
-constexpr size_t kTileBytes = 1024;  // 16 rows of 64 bytes
+constexpr int64_t kTileBytes = 1024;  // 16 rows of 64 bytes
+constexpr int64_t kStretch = kWideStretch;
 
 // All eight tiles: 16 rows of 64 bytes.
 struct TileConfig {
@@ -40,11 +41,14 @@ struct TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 static_assert(sizeof(TileConfig) == 64, "the instruction reads 64 bytes");
+// In static memory: GCC's intrinsic names eight bytes as its input, so stores to a local's other bytes would be
+// dropped.
+alignas(64) constexpr TileConfig kTileConfig;
 
 void pack_wide(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile) {
   const int64_t segment = cols / grid.segments;
   if (count < kWideTile || cols % kWideBlock != 0)
-    std::memset(tile, 0, static_cast<size_t>(wide_blocks(cols)) * kTileBytes);
+    std::memset(tile, 0, static_cast<size_t>(wide_blocks(cols) * kTileBytes));
   for (int t = 0; t < count; ++t) {
     int64_t k = 0;
     for (int64_t s = 0; s < grid.segments; ++s) {
@@ -74,51 +78,49 @@ inline __m512i pair_bfloat(__m512 even, __m512 odd, __m512i odd_words) {
   return _mm512_permutex2var_epi16(a, odd_words, b);
 }
 
-// One panel as tiles of weights, [inputs / 32][16 pairs][16 rows][2] bfloat16.
+// Blocks [begin, end) of 32 inputs of one panel as tiles of weights, [block][16 pairs][16 rows][2] bfloat16.
 template <Layout kLayout>
-void unpack_panel(const uint8_t *panel, int64_t cols, uint8_t *out) {
+void unpack_panel(const uint8_t *panel, int64_t cols, int64_t begin, int64_t end, uint8_t *out) {
   alignas(64) uint16_t words[32];
   for (uint16_t r = 0; r < 16; ++r)
     words[2 * r] = static_cast<uint16_t>(2 * r + 1), words[2 * r + 1] = static_cast<uint16_t>(32 + 2 * r + 1);
   const __m512i odd_words = _mm512_load_si512(words);
-  const int64_t blocks = wide_blocks(cols);
   if constexpr (kLayout == Layout::PanelsBF16) {
     for (uint16_t r = 0; r < 16; ++r) words[2 * r] = r, words[2 * r + 1] = static_cast<uint16_t>(16 + r);
     const __m512i interleave = _mm512_load_si512(words);
-    for (int64_t i = 0; i < blocks * 16; ++i)
-      _mm512_store_si512(out + i * 64, _mm512_permutexvar_epi16(interleave, _mm512_loadu_si512(panel + i * 64)));
+    for (int64_t i = begin * 16; i < end * 16; ++i, out += 64)
+      _mm512_store_si512(out, _mm512_permutexvar_epi16(interleave, _mm512_loadu_si512(panel + i * 64)));
   } else if constexpr (kLayout == Layout::PanelsF16 || kLayout == Layout::PanelsF32) {
     using T = std::conditional_t<kLayout == Layout::PanelsF16, uint16_t, float>;
     const T *w = reinterpret_cast<const T *>(panel);
     const V none = V::zero();
-    for (int64_t p = 0; p < blocks * 16; ++p) {
+    for (int64_t p = begin * 16; p < end * 16; ++p, out += 64) {
       const __m512 even = 2 * p < cols ? load_weights(w + 2 * p * kPanel) : none.v;
       const __m512 odd = 2 * p + 1 < cols ? load_weights(w + (2 * p + 1) * kPanel) : none.v;
-      _mm512_store_si512(out + p * 64, pair_bfloat(even, odd, odd_words));
+      _mm512_store_si512(out, pair_bfloat(even, odd, odd_words));
     }
   } else {
     constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
     constexpr int64_t kValues = kNibbles ? 256 : 512, kScales = kMinimum ? 64 : 32;
     const __m512i mask = _mm512_set1_epi32(kNibbles ? 15 : 255);
-    for (int64_t g = 0; g < blocks; ++g) {
+    for (int64_t g = begin; g < end; ++g, out += kTileBytes) {
       const uint8_t *pair = panel + (g >> 1) * 2 * (kValues + kScales);
       const uint8_t *values = pair + (g & 1) * kValues, *scales = pair + 2 * kValues + (g & 1) * 32;
       const __m512 scale = load_halves(scales);
       // value = q scale + offset; the offset is the stored minimum, or -8 or -128 scales
       const __m512 offset =
           kMinimum ? load_halves(scales + 64) : _mm512_mul_ps(scale, _mm512_set1_ps(kNibbles ? -8.0f : -128.0f));
-      uint8_t *tile = out + g * static_cast<int64_t>(kTileBytes);
       auto value = [&](__m512i q) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), scale, offset); };
       each<kValues / 64>([&](auto j) {
         const __m512i raw = _mm512_load_si512(values + 64 * j);
         each<2>([&](auto p) {  // bytes 2 p and 2 p + 1 of each row's four
           const __m512i even = _mm512_srli_epi32(raw, 16 * p), odd = _mm512_srli_epi32(raw, 16 * p + 8);
-          _mm512_store_si512(tile + (2 * j + p) * 64, pair_bfloat(value(_mm512_and_si512(even, mask)),
-                                                                  value(_mm512_and_si512(odd, mask)), odd_words));
+          _mm512_store_si512(out + (2 * j + p) * 64, pair_bfloat(value(_mm512_and_si512(even, mask)),
+                                                                 value(_mm512_and_si512(odd, mask)), odd_words));
           if constexpr (kNibbles) {
             const __m512i even_high = _mm512_srli_epi32(raw, 16 * p + 4),
                           odd_high = _mm512_srli_epi32(raw, 16 * p + 12);
-            _mm512_store_si512(tile + (8 + 2 * j + p) * 64,
+            _mm512_store_si512(out + (8 + 2 * j + p) * 64,
                                pair_bfloat(value(_mm512_and_si512(even_high, mask)),
                                            value(_mm512_and_si512(odd_high, mask)), odd_words));
           }
@@ -128,98 +130,112 @@ void unpack_panel(const uint8_t *panel, int64_t cols, uint8_t *out) {
   }
 }
 
-__attribute__((noinline)) void unpack(const Matrix &w, int64_t panel, uint8_t *out) {
+void unpack(const Matrix &w, int64_t panel, int64_t begin, int64_t end, uint8_t *out) {
   const uint8_t *data = w.data + static_cast<size_t>(panel) * panel_bytes(w);
   switch (w.layout) {
     case Layout::Panels4:
-      return unpack_panel<Layout::Panels4>(data, w.cols, out);
+      return unpack_panel<Layout::Panels4>(data, w.cols, begin, end, out);
     case Layout::Panels4M:
-      return unpack_panel<Layout::Panels4M>(data, w.cols, out);
+      return unpack_panel<Layout::Panels4M>(data, w.cols, begin, end, out);
     case Layout::Panels8:
-      return unpack_panel<Layout::Panels8>(data, w.cols, out);
+      return unpack_panel<Layout::Panels8>(data, w.cols, begin, end, out);
     case Layout::PanelsF16:
-      return unpack_panel<Layout::PanelsF16>(data, w.cols, out);
+      return unpack_panel<Layout::PanelsF16>(data, w.cols, begin, end, out);
     case Layout::PanelsBF16:
-      return unpack_panel<Layout::PanelsBF16>(data, w.cols, out);
+      return unpack_panel<Layout::PanelsBF16>(data, w.cols, begin, end, out);
     case Layout::PanelsF32:
-      return unpack_panel<Layout::PanelsF32>(data, w.cols, out);
+      return unpack_panel<Layout::PanelsF32>(data, w.cols, begin, end, out);
     case Layout::Rows:
       return;
   }
 }
 
-// T tiles of tokens times P panels. Meanwhile `step` bytes at `ahead` are fetched in each step: the next panels, still
-// packed.
+using Sums = float[kWideTile][kPanel];
+
+// T tiles of tokens times P panels, added to the sums of earlier inputs unless these are the first. The tokens pass by
+// the first-level cache, which belongs to the weights. Meanwhile `step` bytes at `ahead` are fetched in each step: the
+// next panels, still packed.
 template <int T, int P>
-void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *weights, size_t panel_bytes,
-                    int64_t blocks, const uint8_t *ahead, size_t step, float (*out)[kWideTile][kPanel]) {
-  _tile_zero(0);
-  if constexpr (P > 1) _tile_zero(1);
-  if constexpr (T > 1) _tile_zero(2);
-  if constexpr (T > 1 && P > 1) _tile_zero(3);
+void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *weights, int64_t blocks, bool first,
+                    const uint8_t *ahead, size_t step, Sums *sums) {
+  if (first) {
+    _tile_zero(0);
+    if constexpr (P > 1) _tile_zero(1);
+    if constexpr (T > 1) _tile_zero(2);
+    if constexpr (T > 1 && P > 1) _tile_zero(3);
+  } else {
+    _tile_loadd(0, sums[0], 64);
+    if constexpr (P > 1) _tile_loadd(1, sums[1], 64);
+    if constexpr (T > 1) _tile_loadd(2, sums[2], 64);
+    if constexpr (T > 1 && P > 1) _tile_loadd(3, sums[3], 64);
+  }
   for (int64_t b = 0; b < blocks; ++b, tokens += kTileBytes, weights += kTileBytes) {
     for (const uint8_t *stop = ahead + step; ahead < stop; ahead += 64)
       _mm_prefetch(reinterpret_cast<const char *>(ahead), _MM_HINT_T1);
-    _tile_loadd(4, tokens, 64);
+    _tile_stream_loadd(4, tokens, 64);
+    if constexpr (T > 1) _tile_stream_loadd(5, tokens + tile_bytes, 64);
     _tile_loadd(6, weights, 64);
+    if constexpr (P > 1) _tile_loadd(7, weights + kStretch * kTileBytes, 64);
     _tile_dpbf16ps(0, 4, 6);
-    if constexpr (P > 1) {
-      _tile_loadd(7, weights + panel_bytes, 64);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    if constexpr (T > 1) {
-      _tile_loadd(5, tokens + tile_bytes, 64);
-      _tile_dpbf16ps(2, 5, 6);
-    }
+    if constexpr (P > 1) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (T > 1) _tile_dpbf16ps(2, 5, 6);
     if constexpr (T > 1 && P > 1) _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, out[0], 64);
-  if constexpr (P > 1) _tile_stored(1, out[1], 64);
-  if constexpr (T > 1) _tile_stored(2, out[2], 64);
-  if constexpr (T > 1 && P > 1) _tile_stored(3, out[3], 64);
+  _tile_stored(0, sums[0], 64);
+  if constexpr (P > 1) _tile_stored(1, sums[1], 64);
+  if constexpr (T > 1) _tile_stored(2, sums[2], 64);
+  if constexpr (T > 1 && P > 1) _tile_stored(3, sums[3], 64);
 }
 
 void multiply_wide(const Matrix &w, const uint16_t *tiles, int64_t first, int64_t count, int64_t begin, int64_t end,
                    float *out, const Grid &out_grid, const Epilogue &epilogue, uint8_t *scratch) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
-  const int64_t blocks = wide_blocks(w.cols), token_tiles = (count + kWideTile - 1) / kWideTile;
-  const size_t bytes = static_cast<size_t>(blocks) * kTileBytes;  // of a tile of tokens, and of an unpacked panel
-  const size_t packed = panel_bytes(w);
-  alignas(64) float results[4][kWideTile][kPanel];
+  _tile_loadconfig(&kTileConfig);
+  const int64_t blocks = wide_blocks(w.cols), token_tiles = (count + kWideTile - 1) / kWideTile,
+                pairs = (token_tiles + 1) / 2;
+  const size_t tile_bytes = static_cast<size_t>(blocks * kTileBytes), packed = panel_bytes(w);
+  Sums *sums = reinterpret_cast<Sums *>(scratch + 2 * kStretch * kTileBytes);  // of each pair of token tiles, four
   for (int64_t p = begin; p < end; p += 2) {
     const int panels = p + 1 < end ? 2 : 1;
-    for (int i = 0; i < panels; ++i) unpack(w, p + i, scratch + static_cast<size_t>(i) * bytes);
     // The panels after these (of the next task, if not of this one), spread over the steps to come.
     const uint8_t *ahead = w.data + static_cast<size_t>(p + 2) * packed;
-    const int64_t steps = (token_tiles + 1) / 2 * blocks;
-    const size_t fetch = p + 3 < w.panels() ? (2 * packed / static_cast<size_t>(steps) + 63) / 64 * 64 : 0;
-    for (int64_t t = 0; t < token_tiles; t += 2, ahead += fetch * static_cast<size_t>(blocks)) {
-      const uint8_t *tokens = reinterpret_cast<const uint8_t *>(tiles) + static_cast<size_t>(t) * bytes;
-      const int two = t + 1 < token_tiles ? 2 : 1;
-      if (two == 2 && panels == 2)
-        multiply_tiles<2, 2>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
-      else if (two == 2)
-        multiply_tiles<2, 1>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
-      else if (panels == 2)
-        multiply_tiles<1, 2>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
-      else
-        multiply_tiles<1, 1>(tokens, bytes, scratch, bytes, blocks, ahead, fetch, results);
-      const int64_t valid = std::min<int64_t>(two * kWideTile, count - t * kWideTile);
-      for (int64_t i = 0; i < valid; ++i) {
-        float *target = out + out_grid.at(first + t * kWideTile + i);
-        for (int q = 0; q < panels; ++q)
-          store_results(results[i / kWideTile * 2 + q][i % kWideTile], target, (p + q) * kPanel,
-                        std::min<int64_t>(kPanel, w.rows - (p + q) * kPanel), epilogue);
+    const size_t fetch = p + 3 < w.panels() ? (2 * packed / static_cast<size_t>(pairs * blocks) + 63) / 64 * 64 : 0;
+    for (int64_t b = 0; b < blocks; b += kStretch) {
+      const int64_t stretch = std::min(kStretch, blocks - b);
+      for (int i = 0; i < panels; ++i) unpack(w, p + i, b, b + stretch, scratch + i * kStretch * kTileBytes);
+      for (int64_t t = 0; t < pairs; ++t, ahead += fetch * static_cast<size_t>(stretch)) {
+        const uint8_t *tokens =
+            reinterpret_cast<const uint8_t *>(tiles) + static_cast<size_t>(2 * t) * tile_bytes + b * kTileBytes;
+        const bool two = 2 * t + 1 < token_tiles;
+        auto *multiply = two ? (panels == 2 ? multiply_tiles<2, 2> : multiply_tiles<2, 1>)
+                             : (panels == 2 ? multiply_tiles<1, 2> : multiply_tiles<1, 1>);
+        multiply(tokens, tile_bytes, scratch, stretch, b == 0, ahead, fetch, sums + 4 * t);
       }
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      float *target = out + out_grid.at(first + i);
+      for (int q = 0; q < panels; ++q)
+        store_results(sums[i / kWideTile * 2 + q][i % kWideTile], target, (p + q) * kPanel,
+                      std::min<int64_t>(kPanel, w.rows - (p + q) * kPanel), epilogue);
     }
   }
   _tile_release();
 }
 
 int64_t peak_bf16(int64_t iterations) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
+  _tile_loadconfig(&kTileConfig);
+  alignas(64) uint16_t values[kWideTile * kWideBlock];
+  for (int i = 4; i < 8; ++i) {  // numbers of every sign and mantissa: zeros would draw less power and run faster
+    for (size_t k = 0; k < sizeof values / sizeof *values; ++k)
+      values[k] = static_cast<uint16_t>(0x3F00 | (k * 40503u * static_cast<unsigned>(i) >> 3 & 0x807F));
+    if (i == 4) _tile_loadd(4, values, 64);
+    if (i == 5) _tile_loadd(5, values, 64);
+    if (i == 6) _tile_loadd(6, values, 64);
+    if (i == 7) _tile_loadd(7, values, 64);
+  }
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
   for (int64_t i = 0; i < iterations; ++i) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);

@@ -114,7 +114,7 @@ void Products::run_wide(const Linear &linear, const float *x, const Grid &in, in
   const int64_t tiles = (tokens + kWideTile - 1) / kWideTile;
   const size_t tile_size = static_cast<size_t>(wide_blocks(linear.cols)) * kWideTile * kWideBlock;
   uint16_t *data = wide_tiles_.reserve(tile_size * static_cast<size_t>(tiles));
-  for (auto &scratch : scratch_) scratch.reserve(wide_scratch(linear.cols) / sizeof(float));
+  for (auto &scratch : scratch_) scratch.reserve(wide_scratch(tokens) / sizeof(float));
   pool_.run(tiles, [&](int64_t t, int) {
     const int count = static_cast<int>(std::min<int64_t>(kWideTile, tokens - t * kWideTile));
     kernels_.pack_wide(x, in, first + t * kWideTile, count, linear.cols, data + tile_size * static_cast<size_t>(t));

@@ -37,6 +37,9 @@ double rate(int64_t (*loop)(int64_t)) {
 double peak_int8(const Kernels &kernels) {
   return rate(kernels.peak_int8);
 }
+double peak_bf16(const Kernels &kernels) {
+  return rate(kernels.peak_bf16);
+}
 double peak_float(const Kernels &kernels) {
   return rate(kernels.peak_float);
 }
@@ -57,7 +60,7 @@ Roofline measure_roofline(const Kernels &kernels, ThreadPool &pool) {
     return static_cast<double>(total.load());
   };
   r.int8_ops = together([&] { return peak_int8(kernels); });
-  r.bf16_ops = together([&] { return rate(kernels.peak_bf16); });
+  r.bf16_ops = together([&] { return peak_bf16(kernels); });
   r.float_ops = together([&] { return peak_float(kernels); });
 
   constexpr size_t kBytes = size_t{256} << 20, kPart = size_t{1} << 20;

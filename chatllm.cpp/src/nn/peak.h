@@ -9,6 +9,7 @@ namespace chatllm {
 // Operations per second of the calling thread: int8 dot products (a multiply and an add are two operations) and float32
 // multiply-adds, in registers only, with the widest form that the kernel set uses.
 double peak_int8(const Kernels &kernels);
+double peak_bf16(const Kernels &kernels);  // on the matrix unit; where there is none, as peak_float
 double peak_float(const Kernels &kernels);
 
 struct Roofline {

@@ -472,6 +472,8 @@ def _is_listing(source: Source, number: Number) -> bool:
 def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bool:
     """Whether a single digit is a number here."""
     following = source[number.stop]
+    if following.text in lexicon.KILO_AFTER_DIGIT:
+        return True
     if source[start].text in lexicon.TWO_OF:
         return False
     if following.kind is Kind.LETTERS:
@@ -483,8 +485,7 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
     if number.value == 0:
         return following.text in lexicon.ZERO_UNITS
     if number.value == 1:
-        on_road = _before(source, start).text in lexicon.ROADS and following.text in lexicon.NUMBER_SIGN
-        return on_road or following.text in lexicon.KILO_AFTER_DIGIT
+        return _before(source, start).text in lexicon.ROADS and following.text in lexicon.NUMBER_SIGN
     return _counts(source, number)
 
 

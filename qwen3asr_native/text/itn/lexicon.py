@@ -77,7 +77,9 @@ AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
 # Characters that are tokens of their own, because the grammar asks what stands beside a number.
 CONTEXT = frozenset().union(
+    HOUR_WORD,
     QUARTER,
+    NOT_ONE_AFTER,
     AND_MORE,
     AND_SOME,
     APPROXIMATE,

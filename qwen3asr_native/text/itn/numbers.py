@@ -33,7 +33,7 @@ class Number(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """一 or 兩: an article as much as a number."""
+        """One or two: an article as much as a number."""
         return self.form is Form.DIGIT and self.value in (1, 2)
 
 

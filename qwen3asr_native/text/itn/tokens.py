@@ -55,9 +55,12 @@ _LENGTHS = {
     for first in {word[0] for word in _WORDS}
 }
 
-
 _BEGINNINGS = {word[:length] for word in _WORDS for length in range(1, len(word))}
 _LONGEST_WORD = max(map(len, _WORDS))
+# Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
+_PLAIN = re.compile(
+    "[^" + re.escape("".join(sorted({*_LENGTHS, *lexicon.NUMERALS, *lexicon.CONTEXT}))) + "A-Za-z0-9]+"
+)
 
 
 def longest_word() -> int:
@@ -93,12 +96,6 @@ def tokenize(text: str) -> list[Token]:
         position += len(token.text)
     tokens.append(Token(Kind.END, "", len(text)))
     return tokens
-
-
-# Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
-_PLAIN = re.compile(
-    "[^" + re.escape("".join(sorted({*_LENGTHS, *lexicon.NUMERALS, *lexicon.CONTEXT}))) + "A-Za-z0-9]+"
-)
 
 
 def _plain(text: str, position: int) -> Token | None:

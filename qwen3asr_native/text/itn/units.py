@@ -18,7 +18,7 @@ _COUNTED = {
     "": """
         個 个 位 名 人 隻 只 條 条 張 张 本 件 台 臺 輛 辆 部 杯 瓶 碗 包 盒 箱 顆 颗 粒 朵 棵 匹 架 艘 支 枝
         雙 双 套 份 組 组 句 項 项 種 种 層 层 級 级 屆 届 期 集 季 章 頁 页 題 题 班 排 列 座 棟 栋 戶 户 家
-        間 间 次 場 场 局 隊 队 票 席 筆 笔 片 根 頭 头 把 块 塊 道 首 篇 批 串 袋 桶 罐 桌 床 盞 盏 扇 枚 株
+        間 间 次 場 场 局 隊 队 票 席 筆 笔 片 根 頭 头 把 道 首 篇 批 串 袋 桶 罐 桌 床 盞 盏 扇 枚 株
         束 幅 則 则 封 趟 圈 胎 格 課 课 卷 冊 册 歲 岁 倍 成 折 顆星 颗星 人份 人次 年次 個百分點 个百分点
         樣 样 款 站 招 學分 学分
         天 週 周 度 攝氏度 摄氏度 級分 级分
@@ -30,7 +30,7 @@ _COUNTED = {
     "years": "年 個月 个月",
     "duration": "小時 小时 個小時 个小时 鐘頭 钟头 分鐘 分钟 分 秒 秒鐘 秒钟",
     "date": "日 號 号",
-    "money": "元 圓 圆 塊錢 块钱 角 毛 分錢 分钱",
+    "money": "元 圓 圆 塊 块 塊錢 块钱 分錢 分钱",
     "length": """
         公里 公尺 公分 公厘 千米 米 厘米 毫米 微米 奈米 纳米 英里 英尺 英寸 英吋 尺 寸 吋 海里 光年
     """,
@@ -40,7 +40,8 @@ _COUNTED = {
 }
 
 # Words after numbers, before which a single digit stays: 十二月 is 12月, but 六月 stays.
-_NAMED = "點 点 點鐘 点钟 月 年級 年级 年代 年制 世紀 世纪 字 步 口 面 段 下 回 國 国 星 所 通 代"
+_NAMED = "點 点 點鐘 点钟 月 年級 年级 年代 年制 世紀 世纪 字 步 口 面 段 下 回 國 国 星 所 通 代 次方 次函數 次函数"
+_NAMED_MONEY = "角 毛"  # 三塊五毛 is 3塊5毛, but 五毛 stays
 
 # Written with a symbol; speeds are made of a distance and a time.
 _WEIGHT_SYMBOLS = {"克": "g", "千克": "kg", "毫克": "mg"}
@@ -51,6 +52,7 @@ _TIMES = {"小時": "h", "小时": "h", "秒": "s"}
 def _units() -> dict[str, Unit]:
     units = {word: Unit(True, family) for family, words in _COUNTED.items() for word in words.split()}
     units.update({word: Unit(False, "") for word in _NAMED.split()})
+    units.update({word: Unit(False, "money") for word in _NAMED_MONEY.split()})
     units.update({word: Unit(True, "weight", symbol) for word, symbol in _WEIGHT_SYMBOLS.items()})
     for distance, length in _DISTANCES.items():
         for time, duration in _TIMES.items():

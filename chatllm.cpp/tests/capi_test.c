@@ -1,0 +1,771 @@
+/* The C API as a C program uses it: the shared library and its two headers, nothing else of the engine.
+ *   capi_test MODEL [ROUNDS]
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <limits.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libchatllm.h"
+#include "libchatllm_asr.h"
+
+static int failures;
+static const char *model_path;
+static char wav_path[] = "/tmp/chatllm-capi-XXXXXX";
+
+#define CHECK(condition)                                     \
+  do {                                                       \
+    if (!(condition)) {                                      \
+      ++failures;                                            \
+      printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+    }                                                        \
+  } while (0)
+
+/* What the callbacks of an object saw. */
+struct seen {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  int chunks, metas, errors, infos, ids, completed, ended, other;
+  char text[4096], error[1024], info[1024], id_line[1024];
+  struct chatllm_obj *obj;
+  int abort_at;       /* chat chunk from which on the callback aborts */
+  int chain;          /* asynchronous calls still to be made from the completion event */
+  int destroy_at_end; /* destroy the object in the completion event */
+  int polled;         /* another thread starts the next call as soon as one has ended */
+  int calls_inside;   /* try calls on the busy object from the callback */
+};
+
+static void seen_init(struct seen *s) {
+  memset(s, 0, sizeof *s);
+  pthread_mutex_init(&s->mutex, NULL);
+  pthread_cond_init(&s->changed, NULL);
+}
+
+static void on_print(void *user_data, int type, const char *text) {
+  struct seen *s = user_data;
+  pthread_mutex_lock(&s->mutex);
+  switch (type) {
+    case PRINT_CHAT_CHUNK:
+      ++s->chunks;
+      if (strlen(s->text) + strlen(text) < sizeof s->text) strcat(s->text, text);
+      break;
+    case PRINTLN_META:
+      ++s->metas;
+      break;
+    case PRINTLN_ERROR:
+      ++s->errors;
+      snprintf(s->error, sizeof s->error, "%s", text);
+      break;
+    case PRINTLN_MODEL_INFO:
+      ++s->infos;
+      snprintf(s->info, sizeof s->info, "%s", text);
+      break;
+    case PRINTLN_TOKEN_IDS:
+      ++s->ids;
+      snprintf(s->id_line, sizeof s->id_line, "%s", text);
+      break;
+    case PRINT_EVT_ASYNC_COMPLETED:
+      break;
+    default:
+      ++s->other;
+  }
+  const int chunks = s->chunks;
+  pthread_mutex_unlock(&s->mutex);
+
+  if (type == PRINT_CHAT_CHUNK && s->abort_at > 0 && chunks >= s->abort_at) chatllm_abort_generation(s->obj);
+  if (type == PRINT_CHAT_CHUNK && s->calls_inside) {
+    s->calls_inside = 0;
+    CHECK(chatllm_user_input(s->obj, "x") == CHATLLM_ASR_BUSY);
+    CHECK(chatllm_async_user_input(s->obj, "x") == CHATLLM_ASR_BUSY);
+    CHECK(chatllm_destroy(s->obj) != 0);
+    CHECK(chatllm_start(s->obj, on_print, NULL, s) == CHATLLM_ASR_BUSY);
+    CHECK(chatllm_get_cursor(s->obj) == -1);
+    chatllm_restart(s->obj, NULL);
+    chatllm_append_param(s->obj, "--nonsense");
+  }
+  if (type == PRINT_EVT_ASYNC_COMPLETED) {
+    CHECK(s->polled || chatllm_get_async_result_int(s->obj) != INT_MIN);
+    if (s->chain > 0) {
+      --s->chain;
+      CHECK(chatllm_async_user_input_multimedia_msg(s->obj) == 0); /* fails later: the message is gone */
+    }
+    if (s->destroy_at_end) CHECK(chatllm_destroy(s->obj) == 0);
+    pthread_mutex_lock(&s->mutex);
+    ++s->completed;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->mutex);
+  }
+}
+
+static void on_end(void *user_data) {
+  struct seen *s = user_data;
+  pthread_mutex_lock(&s->mutex);
+  ++s->ended;
+  pthread_mutex_unlock(&s->mutex);
+}
+
+static void wait_completed(struct seen *s, int count) {
+  struct timespec limit;
+  clock_gettime(CLOCK_REALTIME, &limit);
+  limit.tv_sec += 120;
+  pthread_mutex_lock(&s->mutex);
+  while (s->completed < count)
+    if (pthread_cond_timedwait(&s->changed, &s->mutex, &limit) != 0) break;
+  CHECK(s->completed == count);
+  pthread_mutex_unlock(&s->mutex);
+}
+
+static void nap_ms(int ms) {
+  const struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+  nanosleep(&t, NULL);
+}
+
+static float *make_sound(int64_t samples) {
+  float *pcm = malloc((size_t)samples * sizeof *pcm);
+  if (pcm == NULL) exit(1);
+  for (int64_t i = 0; i < samples; ++i) {
+    const double t = (double)i / 16000;
+    pcm[i] = (float)(0.2 * sin(900 * t + 20 * sin(5 * t)) + 0.1 * sin(3000 * t) * sin(11 * t));
+  }
+  return pcm;
+}
+
+/* A 16-bit WAV file in memory. */
+static unsigned char *make_wav(int64_t samples, size_t *size) {
+  float *pcm = make_sound(samples);
+  *size = 44 + (size_t)samples * 2;
+  unsigned char *wav = calloc(1, *size);
+  if (wav == NULL) exit(1);
+  const uint32_t riff = (uint32_t)*size - 8, sixteen = 16, rate = 16000, bytes_a_second = 32000, data = riff - 36;
+  const uint16_t one = 1, two = 2, bits = 16;
+  memcpy(wav, "RIFF", 4), memcpy(wav + 4, &riff, 4), memcpy(wav + 8, "WAVEfmt ", 8), memcpy(wav + 16, &sixteen, 4);
+  memcpy(wav + 20, &one, 2), memcpy(wav + 22, &one, 2), memcpy(wav + 24, &rate, 4),
+      memcpy(wav + 28, &bytes_a_second, 4);
+  memcpy(wav + 32, &two, 2), memcpy(wav + 34, &bits, 2), memcpy(wav + 36, "data", 4), memcpy(wav + 40, &data, 4);
+  for (int64_t i = 0; i < samples; ++i) {
+    const int16_t value = (int16_t)lrintf(pcm[i] * 32767);
+    memcpy(wav + 44 + 2 * i, &value, 2);
+  }
+  free(pcm);
+  return wav;
+}
+
+static char *base64(const unsigned char *data, size_t size) {
+  static const char kLetters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  char *text = malloc(size / 3 * 4 + 5), *out = text;
+  if (text == NULL) exit(1);
+  for (size_t i = 0; i < size; i += 3) {
+    const unsigned v =
+        (unsigned)data[i] << 16 | (i + 1 < size ? (unsigned)data[i + 1] << 8 : 0) | (i + 2 < size ? data[i + 2] : 0);
+    *out++ = kLetters[v >> 18];
+    *out++ = kLetters[v >> 12 & 63];
+    *out++ = i + 1 < size ? kLetters[v >> 6 & 63] : '=';
+    *out++ = i + 2 < size ? kLetters[v & 63] : '=';
+  }
+  *out = '\0';
+  return text;
+}
+
+static struct chatllm_obj *create(struct seen *s) {
+  struct chatllm_obj *obj = chatllm_create();
+  if (obj == NULL) exit(1);
+  s->obj = obj;
+  static const char *const words[] = {"-n", "2", "--multimedia_file_tags", "{{", "}}", "--max_new_tokens", "12", "-m"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; ++i) chatllm_append_param(obj, words[i]);
+  chatllm_append_param(obj, model_path);
+  return obj;
+}
+
+static struct chatllm_obj *started(struct seen *s) {
+  seen_init(s);
+  struct chatllm_obj *obj = create(s);
+  CHECK(chatllm_start(obj, on_print, on_end, s) == 0);
+  CHECK(s->infos == 1 && s->errors == 0);
+  return obj;
+}
+
+static void tag(char *out, size_t size) {
+  snprintf(out, size, "please {{audio:%s}} now", wav_path);
+}
+
+/* Every function that the headers declare is found by name. */
+static void test_symbols(void) {
+  static const char *const headers[] = {CHATLLM_INCLUDE "/libchatllm.h", CHATLLM_INCLUDE "/libchatllm_asr.h"};
+  static const int least[] = {40, 12};
+  for (int h = 0; h < 2; ++h) {
+    FILE *file = fopen(headers[h], "r");
+    CHECK(file != NULL);
+    if (file == NULL) return;
+    char line[512];
+    int found = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+      char name[128];
+      const char *at = strstr(line, "API_CALL chatllm_");
+      if (at == NULL || strncmp(line, "DLL_DECL", 8) != 0 || sscanf(at + 9, "%127[a-z0-9_]", name) != 1) continue;
+      ++found;
+      if (dlsym(RTLD_DEFAULT, name) == NULL) {
+        ++failures;
+        printf("the library lacks %s\n", name);
+      }
+    }
+    fclose(file);
+    CHECK(found >= least[h]);
+  }
+}
+
+static void test_ways_of_giving_audio(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  CHECK(strstr(s.info, "\"purpose\": \"ASR\"") != NULL);
+  char text[256];
+  tag(text, sizeof text);
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(s.ended == 1 && s.chunks > 0 && s.errors == 0);
+  CHECK(chatllm_get_cursor(obj) > 20);
+  char expected[sizeof s.text];
+  strcpy(expected, s.text);
+  CHECK(strlen(expected) > 0);
+
+  s.text[0] = '\0';
+  size_t size;
+  unsigned char *wav = make_wav(24000, &size);
+  char *code = base64(wav, size);
+  chatllm_multimedia_msg_prepare(obj);
+  CHECK(chatllm_multimedia_msg_append(obj, "text", "please") == 0);
+  CHECK(chatllm_multimedia_msg_append(obj, "audio", code) == 0);
+  CHECK(chatllm_user_input_multimedia_msg(obj) == 0);
+  CHECK(strcmp(s.text, expected) == 0 && s.ended == 2);
+
+  s.text[0] = '\0';
+  CHECK(chatllm_async_user_input(obj, text) == 0);
+  wait_completed(&s, 1);
+  CHECK(chatllm_get_async_result_int(obj) == 0);
+  CHECK(strcmp(s.text, expected) == 0 && s.ended == 3);
+
+  s.text[0] = '\0';
+  chatllm_multimedia_msg_prepare(obj);
+  CHECK(chatllm_multimedia_msg_append(obj, "audio", code) == 0);
+  CHECK(chatllm_async_user_input_multimedia_msg(obj) == 0);
+  wait_completed(&s, 2);
+  CHECK(strcmp(s.text, expected) == 0);
+
+  s.text[0] = '\0';
+  chatllm_restart(obj, NULL);
+  CHECK(chatllm_get_cursor(obj) == 0);
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(strcmp(s.text, expected) == 0);
+
+  /* Half of the answer, then the other half. */
+  s.text[0] = '\0';
+  chatllm_set_gen_max_tokens(obj, 5);
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(strlen(s.text) < strlen(expected));
+  chatllm_set_gen_max_tokens(obj, 7);
+  CHECK(chatllm_ai_continue(obj, "") == 0);
+  chatllm_set_gen_max_tokens(obj, 4);
+  CHECK(chatllm_async_ai_continue(obj, " and") == 0);
+  wait_completed(&s, 3);
+  CHECK(chatllm_get_async_result_int(obj) == 0);
+
+  CHECK(chatllm_set_ai_prefix(obj, "language English<asr_text>") == 0);
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(chatllm_set_ai_prefix(obj, "") == 0);
+  CHECK(chatllm_set_cursor(obj, 3) == 0);
+  CHECK(chatllm_get_cursor(obj) == 3);
+  CHECK(s.errors == 0);
+  CHECK(chatllm_set_cursor(obj, 1000000) != 0);
+  CHECK(s.errors == 1);
+  chatllm_show_statistics(obj);
+  CHECK(s.metas > 0);
+
+  /* What is wrong is said once and the object works on. */
+  s.errors = 0;
+  CHECK(chatllm_user_input(obj, "no tag") != 0);
+  CHECK(s.errors == 1 && strstr(s.error, "audio tag") != NULL);
+  CHECK(chatllm_user_input(obj, "{{audio:/nowhere.wav}}") != 0);
+  CHECK(s.errors == 2 && strstr(s.error, "/nowhere.wav") != NULL);
+  CHECK(chatllm_user_input(obj, "{{audio:/nowhere.wav") != 0);
+  CHECK(chatllm_user_input(obj, "{{image:/nowhere.png}}") != 0);
+  CHECK(chatllm_user_input_multimedia_msg(obj) != 0);
+  CHECK(chatllm_multimedia_msg_append(obj, "audio", "!!!") != 0);
+  CHECK(chatllm_multimedia_msg_append(obj, "audio", "AAAA") != 0);
+  CHECK(chatllm_multimedia_msg_append(obj, "image", code) != 0);
+  CHECK(chatllm_multimedia_msg_append(obj, "audio", code) == 0);
+  CHECK(chatllm_multimedia_msg_append(obj, "audio", code) != 0);
+  CHECK(s.errors == 9);
+  CHECK(strcmp(chatllm_asr_last_error(obj), s.error) == 0);
+  s.text[0] = '\0';
+  chatllm_set_gen_max_tokens(obj, 12);
+  CHECK(chatllm_user_input_multimedia_msg(obj) == 0);
+  CHECK(strcmp(s.text, expected) == 0);
+  free(code);
+  free(wav);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+static void test_vocabulary(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  CHECK(chatllm_text_tokenize(obj, "ab<|im_end|>") == 3);
+  CHECK(s.ids == 1 && strcmp(s.id_line, "97,98,259") == 0);
+  CHECK(chatllm_text_tokenize(obj, "") == 0);
+  int count = 0, width = 0;
+  const char *table = chatllm_get_token_vocab(obj, &count, &width);
+  CHECK(table != NULL && count == 257 + 7 + 3 && width > 10);
+  if (table != NULL) {
+    CHECK(strcmp(table + 97 * width, "a") == 0);
+    CHECK(strcmp(table + 256 * width, "\xE4\xBD\xA0") == 0 || strlen(table + 256 * width) > 0);
+    CHECK(strcmp(table + 259 * width, "<|im_end|>") == 0);
+    for (int i = 0; i < count; ++i) CHECK(table[i * width + width - 1] == '\0');
+  }
+  CHECK(chatllm_get_token_vocab(obj, NULL, NULL) == table);
+  CHECK(strstr(chatllm_asr_model_info(obj), "\"kernels\"") != NULL);
+  CHECK(chatllm_destroy(obj) == 0);
+
+  CHECK(strstr(chatllm_inspect_model(model_path), "\"purpose\": \"ASR\"") != NULL);
+  CHECK(strstr(chatllm_inspect_model(model_path), "\"hidden_size\": 96") != NULL);
+  CHECK(strstr(chatllm_inspect_model("/nowhere.bin"), "{\"error\": \"cannot open") != NULL);
+  CHECK(strstr(chatllm_inspect_model(wav_path), "not a GGMM model") != NULL);
+  CHECK(strstr(chatllm_inspect_model(NULL), "{\"error\"") != NULL);
+  CHECK(strstr(chatllm_asr_kernel_sets(), "generic") != NULL);
+  CHECK(strlen(chatllm_asr_version()) > 0);
+}
+
+static void count_token(void *user_data, const chatllm_asr_token *token) {
+  struct seen *s = user_data;
+  (void)token;
+  pthread_mutex_lock(&s->mutex);
+  ++s->other;
+  pthread_cond_broadcast(&s->changed);
+  pthread_mutex_unlock(&s->mutex);
+}
+
+struct long_run {
+  struct chatllm_obj *obj;
+  int result;
+};
+
+static void *run_long(void *argument) {
+  struct long_run *run = argument;
+  float *pcm = make_sound(24000);
+  chatllm_asr_options options = {0};
+  options.size = sizeof options;
+  options.ignore_stop = 1;
+  options.max_new_tokens = 60000;
+  run->result = chatllm_asr_run(run->obj, pcm, 24000, &options);
+  free(pcm);
+  return NULL;
+}
+
+static int finish_of(struct chatllm_obj *obj) {
+  chatllm_asr_timings t = {0};
+  t.size = sizeof t;
+  CHECK(chatllm_asr_get_timings(obj, &t) == 0);
+  return t.finish;
+}
+
+static void test_abort(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  char text[256];
+  tag(text, sizeof text);
+
+  /* From another thread. */
+  chatllm_asr_set_token_callback(obj, count_token, &s);
+  struct long_run run = {obj, -99};
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, run_long, &run) == 0);
+  pthread_mutex_lock(&s.mutex);
+  while (s.other < 3) pthread_cond_wait(&s.changed, &s.mutex);
+  pthread_mutex_unlock(&s.mutex);
+  CHECK(chatllm_user_input(obj, text) == CHATLLM_ASR_BUSY);
+  CHECK(chatllm_destroy(obj) != 0);
+  chatllm_abort_generation(obj);
+  pthread_join(thread, NULL);
+  CHECK(run.result == 0);
+  CHECK(finish_of(obj) == CHATLLM_ASR_FINISH_ABORT);
+  chatllm_asr_set_token_callback(obj, NULL, NULL);
+
+  /* From inside the callback. */
+  s.chunks = 0;
+  s.abort_at = 2;
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(s.chunks == 2);
+  CHECK(finish_of(obj) == CHATLLM_ASR_FINISH_ABORT);
+  s.abort_at = 0;
+
+  /* Right after an asynchronous start. */
+  for (int i = 0; i < 20; ++i) {
+    CHECK(chatllm_async_user_input(obj, text) == 0);
+    chatllm_abort_generation(obj);
+    wait_completed(&s, i + 1);
+    CHECK(chatllm_get_async_result_int(obj) == 0);
+    CHECK(finish_of(obj) == CHATLLM_ASR_FINISH_ABORT);
+  }
+
+  /* An abort while nothing runs concerns no later run. */
+  chatllm_abort_generation(obj);
+  s.text[0] = '\0';
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(finish_of(obj) != CHATLLM_ASR_FINISH_ABORT && strlen(s.text) > 0);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+static void test_calls_while_busy(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  char text[256];
+  tag(text, sizeof text);
+  s.calls_inside = 1;
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(s.calls_inside == 0 && s.errors == 0 && s.ended == 1);
+
+  /* Polling: what is not INT_MIN any more takes the next call at once. */
+  s.polled = 1;
+  for (int i = 0; i < 50; ++i) {
+    CHECK(chatllm_async_tool_input(obj, "x") == 0);
+    while (chatllm_get_async_result_int(obj) == INT_MIN) {
+    }
+    CHECK(chatllm_get_cursor(obj) >= 0);
+  }
+  wait_completed(&s, 50);
+  s.polled = 0;
+
+  s.chain = 5;
+  CHECK(chatllm_async_user_input(obj, text) == 0);
+  wait_completed(&s, 56);
+  CHECK(chatllm_destroy(obj) == 0);
+
+  for (int i = 0; i < 20; ++i) {
+    obj = started(&s);
+    s.destroy_at_end = 1;
+    CHECK((i == 0 ? chatllm_async_user_input(obj, text) : chatllm_async_tool_input(obj, "x")) == 0);
+    wait_completed(&s, 1);
+  }
+}
+
+static void test_wrong_calls(void) {
+  struct seen s;
+  seen_init(&s);
+  int n;
+  float *data;
+  int64_t shape[2];
+  chatllm_asr_timings timings = {0};
+  CHECK(chatllm_destroy(NULL) != 0);
+  chatllm_append_param(NULL, "x");
+  chatllm_append_init_param(NULL);
+  CHECK(chatllm_init() == 0);
+  CHECK(chatllm_start(NULL, on_print, on_end, &s) != 0);
+  chatllm_set_gen_max_tokens(NULL, 1);
+  chatllm_restart(NULL, NULL);
+  chatllm_multimedia_msg_prepare(NULL);
+  CHECK(chatllm_multimedia_msg_append(NULL, "audio", "") != 0);
+  CHECK(chatllm_user_input(NULL, "x") != 0);
+  CHECK(chatllm_user_input_multimedia_msg(NULL) != 0);
+  chatllm_history_append(NULL, ROLE_USER, "x");
+  CHECK(chatllm_get_cursor(NULL) == -1);
+  CHECK(chatllm_set_cursor(NULL, 0) != 0);
+  CHECK(chatllm_set_ai_prefix(NULL, "x") != 0);
+  CHECK(chatllm_ai_continue(NULL, "x") != 0);
+  CHECK(chatllm_text_tokenize(NULL, "x") == -1);
+  chatllm_abort_generation(NULL);
+  chatllm_show_statistics(NULL);
+  CHECK(chatllm_async_start(NULL, on_print, on_end, &s) != 0);
+  CHECK(chatllm_async_user_input(NULL, "x") != 0);
+  CHECK(chatllm_async_user_input(NULL, NULL) != 0);
+  CHECK(chatllm_async_ai_continue(NULL, "x") != 0);
+  CHECK(chatllm_get_async_result_int(NULL) != 0);
+  CHECK(chatllm_get_token_vocab(NULL, &n, &n) == NULL);
+  chatllm_set_lens_callback(NULL, NULL, NULL);
+  CHECK(chatllm_asr_run(NULL, NULL, 0, NULL) != 0);
+  CHECK(chatllm_asr_get_timings(NULL, &timings) != 0);
+  CHECK(chatllm_asr_model_info(NULL) == NULL);
+  CHECK(strstr(chatllm_asr_last_error(NULL), "NULL") != NULL);
+  chatllm_asr_set_token_callback(NULL, NULL, NULL);
+  chatllm_asr_free(NULL);
+
+  /* Before the start. */
+  struct chatllm_obj *obj = chatllm_create();
+  CHECK(chatllm_user_input(obj, "x") == CHATLLM_ASR_NOT_STARTED);
+  CHECK(chatllm_async_user_input(obj, "x") == 0); /* fails on its thread */
+  while (chatllm_get_async_result_int(obj) == INT_MIN) nap_ms(1);
+  CHECK(chatllm_get_async_result_int(obj) == CHATLLM_ASR_NOT_STARTED);
+  CHECK(chatllm_ai_continue(obj, "x") == CHATLLM_ASR_NOT_STARTED);
+  CHECK(chatllm_text_tokenize(obj, "x") == -1);
+  CHECK(chatllm_get_token_vocab(obj, &n, &n) == NULL);
+  CHECK(chatllm_asr_model_info(obj) == NULL);
+  CHECK(chatllm_get_cursor(obj) == -1);
+  chatllm_abort_generation(obj);
+  chatllm_show_statistics(obj);
+  chatllm_restart(obj, "context");
+
+  /* Starts that fail, each with one line. */
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(s.errors == 1 && strstr(s.error, "-m PATH") != NULL);
+  chatllm_append_param(obj, "-m");
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(s.errors == 2 && strstr(s.error, "-m needs a value") != NULL);
+  chatllm_append_param(obj, "/nowhere.bin");
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == CHATLLM_ASR_BAD_MODEL);
+  CHECK(s.errors == 3 && strstr(s.error, "/nowhere.bin") != NULL);
+  chatllm_append_param(obj, "-m");
+  chatllm_append_param(obj, model_path);
+  CHECK(chatllm_start(obj, NULL, NULL, NULL) == 0); /* callbacks may be missing */
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == 0);
+  float sample = 0.5f;
+  CHECK(chatllm_asr_run(obj, NULL, 100, NULL) == CHATLLM_ASR_BAD_AUDIO);
+  CHECK(chatllm_asr_run(obj, &sample, -1, NULL) == CHATLLM_ASR_BAD_AUDIO);
+  CHECK(s.ended == 2); /* f_end comes after failures too */
+  chatllm_asr_options options = {0};
+  CHECK(chatllm_asr_run(obj, &sample, 1, &options) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_asr_get_timings(obj, &timings) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_asr_log_mel(obj, &sample, 1, NULL, shape) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_asr_log_mel(obj, &sample, 1, &data, NULL) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_asr_log_mel(obj, &sample, 1, &data, shape) == CHATLLM_ASR_BAD_AUDIO && data == NULL);
+  CHECK(chatllm_asr_prompt_ids(obj, INT64_MAX, NULL, NULL, 0) == CHATLLM_ASR_TOO_LONG);
+  CHECK(chatllm_asr_prompt_ids(obj, -5, NULL, NULL, 0) > 0);
+  CHECK(chatllm_user_input(obj, NULL) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_set_ai_prefix(obj, NULL) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_multimedia_msg_append(obj, NULL, NULL) == CHATLLM_ASR_BAD_ARGUMENT);
+  chatllm_append_param(obj, "--wrong");
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(strstr(s.error, "'--wrong'") != NULL);
+  CHECK(chatllm_asr_model_info(obj) == NULL || chatllm_get_token_vocab(obj, &n, &n) != NULL);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+static void test_options(void) {
+  static const char *const bad[][4] = {
+      {"-n", "x", NULL},           {"--threads", "-3", NULL},     {"--set", "language", "Klingon", NULL},
+      {"--kernels", "sse9", NULL}, {"--attention", "wide", NULL}, {"--max_new_tokens", "99999999999999999999", NULL},
+      {"--set", "language", NULL}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; ++i) {
+    struct seen s;
+    seen_init(&s);
+    struct chatllm_obj *obj = create(&s);
+    for (int j = 0; j < 4 && bad[i][j] != NULL; ++j) chatllm_append_param(obj, bad[i][j]);
+    CHECK(chatllm_start(obj, on_print, on_end, &s) == CHATLLM_ASR_BAD_ARGUMENT);
+    CHECK(s.errors == 1 && s.infos == 0);
+    CHECK(chatllm_destroy(obj) == 0);
+  }
+  static const char *const good[] = {"--hide-banner",
+                                     "--log-level",
+                                     "4",
+                                     "--seed",
+                                     "1",
+                                     "-ngl",
+                                     "all",
+                                     "--repeat_penalty",
+                                     "1.1",
+                                     "--format",
+                                     "chat",
+                                     "-t",
+                                     "0.5",
+                                     "--temp",
+                                     "0",
+                                     "--set",
+                                     "language",
+                                     "ENGLISH",
+                                     "-s",
+                                     "context",
+                                     "-c",
+                                     "4096",
+                                     "-l",
+                                     "-1",
+                                     "--ai-prefix",
+                                     "",
+                                     "--attention",
+                                     "full",
+                                     "--kernels",
+                                     "generic"};
+  struct seen s;
+  seen_init(&s);
+  struct chatllm_obj *obj = create(&s);
+  for (size_t i = 0; i < sizeof good / sizeof *good; ++i) chatllm_append_param(obj, good[i]);
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == 0);
+  CHECK(s.errors == 0);
+  CHECK(strstr(chatllm_asr_model_info(obj), "\"kernels\": \"generic\"") != NULL);
+  char text[256];
+  tag(text, sizeof text);
+  CHECK(chatllm_user_input(obj, text) == 0);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+/* Calls outside speech recognition fail with exactly one line. */
+static void test_unsupported(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  int expected = 0;
+#define REFUSED(call)              \
+  do {                             \
+    CHECK((call) != 0);            \
+    CHECK(s.errors == ++expected); \
+  } while (0)
+  REFUSED(chatllm_tool_input(obj, "x"));
+  REFUSED(chatllm_tool_completion(obj, "x"));
+  REFUSED(chatllm_embedding(obj, "x", EMBEDDING_FOR_QUERY));
+  REFUSED(chatllm_qa_rank(obj, "x", "y"));
+  REFUSED(chatllm_rag_select_store(obj, "x"));
+  REFUSED(chatllm_save_session(obj, "/tmp/x"));
+  REFUSED(chatllm_load_session(obj, "/tmp/x"));
+  REFUSED(chatllm_history_append_multimedia_msg(obj, ROLE_USER));
+  chatllm_history_append(obj, ROLE_USER, "x");
+  CHECK(s.errors == ++expected);
+  chatllm_set_lens_callback(obj, NULL, NULL);
+  int completed = 0;
+#define REFUSED_ASYNC(call)                        \
+  do {                                             \
+    CHECK((call) == 0);                            \
+    wait_completed(&s, ++completed);               \
+    CHECK(chatllm_get_async_result_int(obj) != 0); \
+    CHECK(s.errors == ++expected);                 \
+  } while (0)
+  REFUSED_ASYNC(chatllm_async_tool_input(obj, "x"));
+  REFUSED_ASYNC(chatllm_async_tool_completion(obj, "x"));
+  REFUSED_ASYNC(chatllm_async_embedding(obj, "x", EMBEDDING_FOR_DOC));
+  REFUSED_ASYNC(chatllm_async_qa_rank(obj, "x", "y"));
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+/* A child of a fork is told so, by every call. */
+static void test_fork(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    const float sample = 0.5f;
+    const int wrong = (chatllm_asr_run(obj, &sample, 1, NULL) != CHATLLM_ASR_FORKED) +
+                      (chatllm_destroy(obj) != CHATLLM_ASR_FORKED) +
+                      (strstr(chatllm_asr_last_error(obj), "forked") == NULL);
+    chatllm_abort_generation(obj);
+    _exit(wrong);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  float *pcm = make_sound(8000);
+  CHECK(chatllm_asr_run(obj, pcm, 8000, NULL) == 0);
+  free(pcm);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+static void *one_user(void *argument) {
+  (void)argument;
+  for (int i = 0; i < 5; ++i) {
+    struct seen s;
+    struct chatllm_obj *obj = started(&s);
+    char text[256];
+    tag(text, sizeof text);
+    CHECK(chatllm_user_input(obj, text) == 0);
+    CHECK(chatllm_destroy(obj) == 0);
+  }
+  return NULL;
+}
+
+static void test_objects_on_several_threads(void) {
+  pthread_t threads[4];
+  for (int i = 0; i < 4; ++i) CHECK(pthread_create(&threads[i], NULL, one_user, NULL) == 0);
+  for (int i = 0; i < 4; ++i) pthread_join(threads[i], NULL);
+}
+
+static int entries(const char *folder) {
+  int count = 0;
+  DIR *dir = opendir(folder);
+  if (dir == NULL) return -1;
+  while (readdir(dir) != NULL) ++count;
+  closedir(dir);
+  return count;
+}
+
+static long resident_kb(void) {
+  long total = 0, pages = 0;
+  FILE *file = fopen("/proc/self/statm", "r");
+  if (file == NULL) return 0;
+  if (fscanf(file, "%ld %ld", &total, &pages) != 2) pages = 0;
+  fclose(file);
+  return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static void test_rounds_without_growth(int rounds) {
+  float *pcm = make_sound(12000);
+  const int warm = rounds / 4;
+  long before = 0;
+  int threads = 0, files = 0;
+  for (int i = 0; i < rounds; ++i) {
+    if (i == warm) before = resident_kb(), threads = entries("/proc/self/task"), files = entries("/proc/self/fd");
+    struct seen s;
+    seen_init(&s);
+    struct chatllm_obj *obj = create(&s);
+    chatllm_append_param(obj, "-n");
+    chatllm_append_param(obj, i % 10 == 0 ? "3" : "1");
+    CHECK(chatllm_start(obj, on_print, on_end, &s) == 0);
+    if (i % 3 == 0) {
+      char text[256];
+      tag(text, sizeof text);
+      CHECK(chatllm_async_user_input(obj, text) == 0);
+      wait_completed(&s, 1);
+    } else {
+      CHECK(chatllm_asr_run(obj, pcm, 12000, NULL) == 0);
+    }
+    CHECK(chatllm_destroy(obj) == 0);
+  }
+  const long growth = resident_kb() - before;
+  printf("%d rounds: %ld kB of growth after the first %d\n", rounds, growth, warm);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  CHECK(growth < 1000);
+#endif
+  CHECK(entries("/proc/self/task") == threads);
+  CHECK(entries("/proc/self/fd") == files);
+  free(pcm);
+}
+
+static double seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+#define RUN(call)                                                                               \
+  do {                                                                                          \
+    const double start = seconds();                                                             \
+    const int before = failures;                                                                \
+    call;                                                                                       \
+    printf("%-4s %s (%.2f s)\n", failures == before ? "ok" : "FAIL", #call, seconds() - start); \
+    fflush(stdout);                                                                             \
+  } while (0)
+
+int main(int argc, char **argv) {
+  if (argc < 2) return 2;
+  model_path = argv[1];
+  const int rounds = argc > 2 ? atoi(argv[2]) : getenv("CHATLLM_TEST_SLOW") != NULL ? 3000 : 300;
+  const int fd = mkstemp(wav_path);
+  size_t size;
+  unsigned char *wav = make_wav(24000, &size);
+  if (fd < 0 || write(fd, wav, size) != (ssize_t)size) return 1;
+  close(fd);
+  free(wav);
+  RUN(test_symbols());
+  RUN(test_wrong_calls());
+  RUN(test_options());
+  RUN(test_ways_of_giving_audio());
+  RUN(test_vocabulary());
+  RUN(test_abort());
+  RUN(test_calls_while_busy());
+  RUN(test_unsupported());
+  RUN(test_fork());
+  RUN(test_objects_on_several_threads());
+  RUN(test_rounds_without_growth(rounds));
+  unlink(wav_path);
+  printf(failures == 0 ? "all passed\n" : "%d failures\n", failures);
+  return failures != 0;
+}
