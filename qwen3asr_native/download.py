@@ -14,7 +14,7 @@ import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Callable, NamedTuple
 
 from .errors import DownloadError
 
@@ -174,7 +174,6 @@ def _check_space(file: _Remote, partial: Path) -> None:
 
 
 def _transfer(file: _Remote, partial: Path) -> None:
-    from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
 
     # As it is stored, so that positions and sizes mean the same here and there.
@@ -183,17 +182,32 @@ def _transfer(file: _Remote, partial: Path) -> None:
         if file.size is None or out.tell() > file.size:
             out.truncate(0)
             out.seek(0)
-        if out.tell() != file.size:
+        _get(file, out, headers)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _get(file: _Remote, out: BinaryIO, headers: dict[str, str]) -> None:
+    """Fetches what is missing, again and again while the connection breaks but each try brings something."""
+    from huggingface_hub.file_download import http_get
+
+    while out.tell() != file.size:
+        start = out.tell()
+        try:
             http_get(
                 file.url,
                 out,
-                resume_size=out.tell(),
+                resume_size=start,
                 headers=headers,
                 expected_size=file.size,
                 displayed_filename=file.name,
             )
-        out.flush()
-        os.fsync(out.fileno())
+        except Exception as error:
+            if out.tell() == start or (isinstance(error, OSError) and error.errno in _DISK_FULL):
+                raise
+            out.flush()
+        else:
+            return
 
 
 def _verify(file: _Remote, partial: Path) -> None:

@@ -63,7 +63,7 @@ class Model:
         kernels: str | None = None,
         library: str | os.PathLike[str] | None = None,
     ) -> None:
-        if path_or_name is not None and os.path.isdir(path_or_name):
+        if path_or_name is not None and os.path.isfile(os.path.join(path_or_name, "config.json")):
             self._path = hub.quantized_copy(Path(path_or_name), dtype or "q8_0")
             weakref.finalize(self, hub.remove_copy, self._path, os.getpid())
         elif dtype is not None:

@@ -1,6 +1,6 @@
 """The commands that get, make and change model files: ``models``, ``download``, ``convert``, ``quantize``."""
 
-from __future__ import annotations
+# No postponed annotations in this file: typer does not read them on Python 3.9.
 
 import json
 import os
@@ -41,7 +41,7 @@ def _join_pairs(arguments: list[str]) -> list[str]:
     return joined
 
 
-def _split_pairs(values: list[str] | None) -> list[tuple[str, str]]:
+def _split_pairs(values: Optional[list[str]]) -> list[tuple[str, str]]:
     parts = [value.rpartition("=") for value in values or ()]
     return [(pattern, kind) for pattern, _, kind in parts]
 
@@ -183,7 +183,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(out: Path) -> Iterator[Progress]:
+def _progress(out: Path) -> Iterator["Progress"]:
     """A progress bar on standard error, where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn

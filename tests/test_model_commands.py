@@ -160,7 +160,8 @@ def test_a_checkpoint_that_cannot_be_used_leaves_nothing(
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    with pytest.raises(ConversionError, match=r"config\.json"):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConversionError, match=r"vocab\.json"):
         Model(tmp_path)
     with pytest.raises(ConversionError, match="q9"):
         Model(checkpoint, dtype="q9")

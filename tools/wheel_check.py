@@ -205,7 +205,7 @@ def run_suite(python: Path, wheel: Path, scratch: Path) -> None:
     """The tests, from a copy: beside the sources they would import those."""
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[test]")
     copy = scratch / "suite"
-    for folder in ("tests", "samples", "models"):
+    for folder in ("tests", "samples", "models", "docs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md"):
         shutil.copy2(ROOT / file, copy)
