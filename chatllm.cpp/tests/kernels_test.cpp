@@ -151,7 +151,7 @@ void multiply(const Way &way, const Weights &w, const float *x, const Grid &grid
       k.pack_wide(x, grid, first, static_cast<int>(std::min<int64_t>(kWideTile, tokens - first)), m.cols,
                   data.data() + t * tile);
     }
-    Buffer<uint8_t> scratch(wide_scratch(m.cols));
+    Buffer<uint8_t> scratch(wide_scratch(tokens));
     k.multiply_wide(m, data.data(), 0, tokens, 0, m.panels(), out, Grid::rows(stride), epilogue, scratch.data());
     return;
   }
