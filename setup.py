@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,11 @@ CXX_FLAGS = {
     "msvc": ["/O2", "/std:c++17", "/utf-8", "/EHsc"],
 }
 LINK_FLAGS = {"unix": ["-pthread"], "msvc": []}
+# Nothing but the initialization is exported: C++ templates of the standard library would be, whatever the flags above say.
+if sys.platform == "darwin":
+    LINK_FLAGS["unix"].append("-Wl,-exported_symbol,_PyInit__native")
+elif sys.platform.startswith("linux"):
+    LINK_FLAGS["unix"].append("-Wl,--version-script=qwen3asr_native/_native.map")
 
 
 def processors() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import __version__, _lab_commands
+from . import __version__, _lab_commands, model_commands
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
 
 if TYPE_CHECKING:
@@ -209,6 +209,9 @@ def itn() -> None:
 
     for line in sys.stdin:
         print(normalize(line.rstrip("\n")), flush=True)
+
+
+model_commands.register(app)
 
 
 def _note(message: str) -> None:

@@ -228,9 +228,13 @@ def _checkpoint_tensors(
 
 
 def _open_shard(path: Path) -> Any:
-    import ml_dtypes  # noqa: F401  (gives NumPy the bfloat16 that safetensors asks for)
-    from safetensors import SafetensorError, safe_open
-
+    try:
+        import ml_dtypes  # noqa: F401  (gives NumPy the bfloat16 that safetensors asks for)
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise ConversionError(
+            "reading checkpoints needs packages more: pip install 'qwen3asr-native[convert]'"
+        ) from None
     try:
         return safe_open(str(path), framework="numpy")
     except (SafetensorError, OSError) as error:

@@ -51,6 +51,10 @@ class ConversionError(Qwen3AsrError):
     """A text could not be converted to the wanted script, or a checkpoint to a model file."""
 
 
+class DownloadError(Qwen3AsrError):
+    """A model could not be downloaded, or what arrived is not it."""
+
+
 class EngineError(Qwen3AsrError):
     """The engine failed for a reason without a class of its own."""
 

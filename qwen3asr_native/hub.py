@@ -1,10 +1,14 @@
-"""Model names -> model files."""
+"""Model names -> model files: the built-in model, ``models/NAME.bin``, downloaded files, and what can be downloaded."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import ModelFileError
 
@@ -13,27 +17,101 @@ BUILT_IN_NAME = "qwen3-asr-mini-q8_0"
 _announced = False
 
 
+class KnownModel(NamedTuple):
+    """A model on the Hugging Face Hub. Without a ``file`` it is an original checkpoint: a repository to convert.
+
+    ``size`` in bytes and ``sha256`` of the file are None where only the server knows them.
+    """
+
+    name: str
+    repository: str
+    file: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    licence: str = "Apache-2.0"
+
+    @property
+    def is_checkpoint(self) -> bool:
+        return self.file is None
+
+    @property
+    def cached(self) -> Path:
+        """Where its download lies, or would lie."""
+        return cache_folder() / (self.file or self.name)
+
+
+_QUANTIZED = "Luigi/Qwen3-ASR-0.6B-chatllm-quantized"
+KNOWN_MODELS = {
+    model.name: model
+    for model in (
+        KnownModel(
+            "qwen3-asr-0.6b-q4_0",
+            _QUANTIZED,
+            "qwen3-asr-0.6b-q4_0.bin",
+            538_868_432,
+            "a39d40ae277d4a476213b820068f2fc072750230974f479a4d335b3b8b01f2dc",
+        ),
+        KnownModel("qwen3-asr-1.7b-q4_0", _QUANTIZED, "qwen3-asr-1.7b-q4_0.bin"),
+        KnownModel("qwen3-forced-aligner-0.6b-q4_0", _QUANTIZED, "qwen3-forced-aligner-0.6b-q4_0.bin"),
+        KnownModel("Qwen3-ASR-0.6B", "Qwen/Qwen3-ASR-0.6B"),
+        KnownModel("Qwen3-ASR-1.7B", "Qwen/Qwen3-ASR-1.7B"),
+        KnownModel("Qwen3-ForcedAligner-0.6B", "Qwen/Qwen3-ForcedAligner-0.6B"),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """The folder of downloads: ``qwen3asr`` in HF_HOME, which is ``~/.cache/huggingface`` where nothing is set."""
+    home = os.environ.get("HF_HOME")
+    if not home:
+        home = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(home).expanduser() / "qwen3asr"
+
+
+def known_model(name: str) -> KnownModel:
+    """The entry of a name, or of a checkpoint's repository. Raises ModelFileError."""
+    for model in KNOWN_MODELS.values():
+        if name == model.name or (model.is_checkpoint and name == model.repository):
+            return model
+    raise ModelFileError(f"there is no known model '{name}'; known are {', '.join(KNOWN_MODELS)}")
+
+
 def resolve(path_or_name: str | os.PathLike[str] | None) -> Path:
-    """The file of a model: a path as it is, a bare name as ``models/NAME.bin``, None as the built-in mini model.
+    """The file of a model.
+
+    A path stays as it is, and None is the built-in mini model. A bare name is ``models/NAME.bin`` if that exists, else
+    the downloaded file of a known model, which is downloaded first when it is not there yet.
 
     Raises:
         ModelFileError: There is no such file.
+        DownloadError: The known model cannot be downloaded.
     """
     if path_or_name is None or path_or_name == BUILT_IN_NAME:
         return built_in_model()
     path = Path(path_or_name)
     if path.is_dir():
-        raise ModelFileError(f"'{path}' is a directory; give the path of a GGMM model file (.bin)")
+        raise ModelFileError(
+            f"'{path}' is a directory; give the path of a GGMM model file (.bin), or make one with 'qwen3asr convert'"
+        )
     if path.exists():
         return path
+    if not _is_bare_name(path_or_name):
+        raise ModelFileError(f"the model file '{path}' does not exist")
     named = Path("models") / f"{path}.bin"
-    if _is_bare_name(path_or_name):
-        if named.is_file():
-            return named
+    if named.is_file():
+        return named
+    known = KNOWN_MODELS.get(os.fspath(path))
+    if known is None or known.is_checkpoint:
+        files = ", ".join(model.name for model in KNOWN_MODELS.values() if not model.is_checkpoint)
         raise ModelFileError(
-            f"there is no model '{path}': neither a file of that name nor '{named}' exists; give the path of a model file"
+            f"there is no model '{path}': neither a file of that name nor '{named}' exists, and it is none of the "
+            f"models that can be downloaded ({files}); give the path of a model file"
         )
-    raise ModelFileError(f"the model file '{path}' does not exist")
+    if known.cached.is_file():
+        return known.cached
+    from .download import download
+
+    return download(known)
 
 
 def built_in_model() -> Path:
@@ -58,6 +136,30 @@ def announce_built_in() -> None:
             f"qwen3asr: using the built-in mini model ({BUILT_IN_NAME}: spoken numbers only); name a model to use another",
             file=sys.stderr,
         )
+
+
+def quantized_copy(checkpoint: Path, dtype: str) -> Path:
+    """A checkpoint directory as a GGMM file in a temporary folder of its own, for ``remove_copy``.
+
+    Raises:
+        ConversionError: It is not a complete checkpoint, or the file cannot be written.
+    """
+    from .convert import convert
+
+    folder = Path(tempfile.mkdtemp(prefix="qwen3asr-"))
+    try:
+        return convert(checkpoint, folder / f"{checkpoint.resolve().name}-{dtype}.bin", dtype)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def remove_copy(copy: Path, pid: int) -> None:
+    """Removes what ``quantized_copy`` made; not in a forked child, whose parent still uses it."""
+    if os.getpid() == pid:
+        shutil.rmtree(copy.parent, ignore_errors=True)
+        if copy.exists():  # Windows keeps a file that is still mapped
+            atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
 
 
 def _is_bare_name(path_or_name: str | os.PathLike[str]) -> bool:

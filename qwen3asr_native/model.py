@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +34,11 @@ class Model:
     must load its own: ForkedError.
 
     Args:
-        path_or_name: Path of a GGMM model file, a bare name for ``models/NAME.bin``, or None for the built-in mini
-            model (said once on standard error).
+        path_or_name: Path of a GGMM model file, a bare name for ``models/NAME.bin`` or for a known model (downloaded
+            when it is not here yet), the directory of a Hugging Face checkpoint, or None for the built-in mini model
+            (said once on standard error).
+        dtype: Tensor type that a checkpoint directory is loaded as: "q8_0" (None), "q4_0", "q4_1", "q4_k", "f16". The
+            quantized copy is a temporary file that lives as long as the object; to load it often, convert it once.
         threads: Threads to compute with; None takes the processors that the process may use.
         kernels: A name of :func:`kernel_sets`; None takes the best that the CPU can run. "generic" computes in float32.
         library: Path of another build of chatllm.cpp's C API to use instead of the engine that is compiled in. With
@@ -44,6 +49,8 @@ class Model:
 
     Raises:
         ModelFileError: The file is missing, damaged, or not a model.
+        DownloadError: The known model cannot be downloaded.
+        ConversionError: The directory is not a complete checkpoint, or there is no room for its quantized copy.
         LibraryError: The library cannot be used.
         ArgumentError: An option has a value that it cannot have.
         OutOfMemoryError: The model does not fit into memory.
@@ -53,12 +60,19 @@ class Model:
         self,
         path_or_name: str | os.PathLike[str] | None = None,
         *,
+        dtype: str | None = None,
         threads: int | None = None,
         kernels: str | None = None,
         library: str | os.PathLike[str] | None = None,
         context_length: int | None = None,
     ) -> None:
-        self._path = hub.resolve(path_or_name)
+        if path_or_name is not None and os.path.isfile(os.path.join(path_or_name, "config.json")):
+            self._path = hub.quantized_copy(Path(path_or_name), dtype or "q8_0")
+            weakref.finalize(self, hub.remove_copy, self._path, os.getpid())
+        elif dtype is not None:
+            raise ArgumentError("dtype is for checkpoint directories; model files are of one type already")
+        else:
+            self._path = hub.resolve(path_or_name)
         self._engine = Engine(
             self._path, threads=threads, kernels=kernels, library=library, context_length=context_length
         )
