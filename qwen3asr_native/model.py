@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .audio import AudioSource
     from .transcript import Transcript
 
-_TOKEN_LIMITS = range(1, 1 << 31)
+_MOST_TOKENS = (1 << 31) - 1
 
 
 class Model:
@@ -182,7 +182,9 @@ class Model:
             raise ArgumentError(
                 f"chunk_seconds must be from 1 to {audio_input.MAX_SECONDS:.0f}, not {chunk_seconds}"
             )
-        if max_new_tokens is not None and max_new_tokens not in _TOKEN_LIMITS:
+        if max_new_tokens is not None and not (
+            isinstance(max_new_tokens, int) and 1 <= max_new_tokens <= _MOST_TOKENS
+        ):
             raise ArgumentError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens}")
         options = self._options(language, context, attention)._replace(max_new_tokens=max_new_tokens)
         pieces = audio_input.pieces(audio, sample_rate, chunk_seconds)
