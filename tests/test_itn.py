@@ -164,7 +164,9 @@ def test_work_grows_with_the_length_of_the_text(unit: str) -> None:
 
 def test_the_filter_answers_line_by_line() -> None:
     command = [sys.executable, "-u", "-m", "qwen3asr_native.text.itn"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT / "tests"
+    ) as process:
         assert process.stdin and process.stdout
         for spoken, written in (("零九零零零七三三三一", "0900073331"), ("兩個人", "兩個人")):
             process.stdin.write(f"{spoken}\n".encode())
