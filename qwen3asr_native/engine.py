@@ -490,15 +490,18 @@ class Call:
 
     def close(self) -> None:
         """Stops the run, waits for its end, and gives the turn back. Events already made stay readable."""
-        while self._runs():
+        while not self._ended():
             self.abort()
             lib.q3a_wait_end(self._session.handle, _WAIT_MS)  # type: ignore[union-attr]
         self._remove_file()
-        self._engine.end(self)
 
-    def _runs(self) -> bool:
+    def _ended(self) -> bool:
+        """Gives the turn back unless a run is under way; in one step, so that none can begin in between."""
         with self._engine.current(self) as current:
-            return current and self._session is not None and not lib.q3a_wait_end(self._session.handle, 0)
+            if current and self._session is not None and not lib.q3a_wait_end(self._session.handle, 0):
+                return False
+            self._engine.end(self)
+            return True
 
     def _remove_file(self) -> None:
         path, self._file = self._file, None

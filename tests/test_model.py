@@ -28,6 +28,7 @@ from qwen3asr_native import (
     ModelFileError,
     Qwen3AsrError,
 )
+from qwen3asr_native.engine import Call, Engine, Event, Options
 from qwen3asr_native.stream import Stream
 
 Endless = Callable[[Model], Stream]
@@ -422,3 +423,37 @@ def test_threads_that_do_everything_at_once(model_file: Path, endless: Endless, 
         assert not thread.is_alive()
     model.close()
     assert failures == []
+
+
+def test_no_run_begins_while_its_turn_is_given_back(
+    model_file: Path, tone: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(model_file)
+    call = engine.begin()
+    late: list[ModelClosedError] = []
+    threads: list[threading.Thread] = []
+    give_back = Engine.end
+
+    def run_late() -> None:
+        try:
+            call.run(tone, Options())
+        except ModelClosedError as error:
+            late.append(error)
+
+    def end(engine: Engine, ended: Call) -> None:
+        threads.append(threading.Thread(target=run_late))
+        threads[0].start()
+        threads[0].join(0.3)  # it waits for the lock that closing holds
+        give_back(engine, ended)
+
+    monkeypatch.setattr(Engine, "end", end)
+    call.close()
+    monkeypatch.undo()
+    following = engine.begin()
+    following.run(tone, Options(max_new_tokens=1))
+    while isinstance(following.next(), Event):
+        pass
+    following.close()
+    threads[0].join()
+    assert len(late) == 1
+    engine.close()

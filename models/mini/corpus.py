@@ -13,10 +13,20 @@ import numpy as np
 import torch
 
 from .features import log_mel
-from .speech import SAMPLE_RATE, add_noise, augment, no_speech, quantized, random_voice, synthesize
+from .speech import (
+    SAMPLE_RATE,
+    add_noise,
+    augment,
+    invent_voices,
+    no_speech,
+    quantized,
+    random_voice,
+    synthesize,
+)
 from .texts import Text, english_digits, random_text
 
 LONGEST_SECONDS = 12.0
+INVENTED_VOICES = 600
 NO_SPEECH_SHARE = 0.05
 JOINED_SHARE = 0.1  # of the batches
 FRAMES_PER_BATCH = 7_000
@@ -25,12 +35,13 @@ FRAMES_PER_BATCH = 7_000
 def build(directory: Path, clips: int, seed: int, jobs: int) -> None:
     """Synthesize ``clips`` random utterances into ``directory`` (``samples.npy``, ``index.json``)."""
     directory.mkdir(parents=True, exist_ok=True)
+    invented = invent_voices(directory, INVENTED_VOICES, seed)
 
     def utterance(number: int) -> tuple[Text, np.ndarray]:
         rng = random.Random(f"{seed}/{number}")
         # Every fourth is English: accents differ more than Mandarin voices do, and English is rare among the kinds.
         text = english_digits(rng) if number % 4 == 3 else random_text(rng)[1]
-        return text, synthesize(text, random_voice(text.language, rng))
+        return text, synthesize(text, random_voice(text.language, rng, invented=invented))
 
     index = []
     offset = 0

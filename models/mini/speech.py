@@ -9,6 +9,7 @@ import functools
 import random
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import soxr
@@ -104,6 +105,14 @@ HELD_OUT_VARIANTS = (
 
 
 @dataclass(frozen=True)
+class Variant:
+    """An espeak-ng voice variant, and the directory of its data if that is not the installed one."""
+
+    name: str
+    home: str = ""
+
+
+@dataclass(frozen=True)
 class Voice:
     """Settings of one espeak-ng utterance: rate in words a minute, pitch 0-99, gap between words in 10 ms."""
 
@@ -111,23 +120,90 @@ class Voice:
     rate: int
     pitch: int
     gap: int
+    home: str = ""
 
 
-def random_voice(language: str, rng: random.Random, held_out: bool = False) -> Voice:
-    """A random training voice, or one of the voices that training never hears."""
-    variant = rng.choice(HELD_OUT_VARIANTS if held_out else VARIANTS)
+def invent_voices(directory: Path, count: int, seed: int) -> tuple[Variant, ...]:
+    """Write ``count`` made-up voice variants below ``directory``, where espeak-ng finds them, and return them.
+
+    A few dozen ready-made voices are too few to learn that a vocal tract may have any shape; these draw every
+    parameter of the variant file format at random.
+    """
+    listing = subprocess.run(["espeak-ng", "--version"], capture_output=True, check=True, text=True).stdout
+    original = Path(listing.split("Data at:")[1].strip())
+    variants = []
+    for first in range(0, count, 100):  # espeak-ng refuses data with more than 350 voices in all
+        home = directory / f"voices{first}"
+        data = home / "espeak-ng-data"
+        (data / "voices" / "!v").mkdir(parents=True, exist_ok=True)
+        for entry in original.iterdir():
+            if entry.name != "voices" and not (data / entry.name).exists():
+                (data / entry.name).symlink_to(entry)
+        for number in range(first, min(first + 100, count)):
+            name = f"invented{number}"
+            text = _random_variant(name, random.Random(f"{seed}/{name}"))
+            (data / "voices" / "!v" / name).write_text(text, encoding="utf-8")
+            variants.append(Variant(name, str(home)))
+    return tuple(variants)
+
+
+def _random_variant(name: str, rng: random.Random) -> str:
+    """A voice variant file: formants (frequency, height, width in %), source, consonants, echo, rhythm."""
+    lines = ["language variant", f"name {name}"]
+    low = round(rng.triangular(45, 210, 85))
+    lines.append(f"pitch {low} {round(low * rng.uniform(1.15, 1.7))}")
+    tract = rng.triangular(0.84, 1.22, 1.0)
+    for formant in range(9):
+        frequency = 100 * tract * rng.gauss(1, 0.05)
+        height, width = 100 * rng.triangular(0.6, 1.4, 1), 100 * rng.triangular(0.6, 1.6, 0.9)
+        if formant > 5 and rng.random() < 0.3:
+            height = 0
+        lines.append(f"formant {formant} {frequency:.0f} {height:.0f} {width:.0f}")
+    lines.append(f"voicing {rng.triangular(30, 200, 100):.0f}")
+    lines.append(f"consonants {rng.triangular(45, 130, 95):.0f} {rng.triangular(40, 130, 95):.0f}")
+    lines.append(f"flutter {rng.choice((0, 0, 1, 2, 4, 8, 20))}")
+    lines.append(f"roughness {rng.choice((0, 0, 1, 2, 3, 5, 7))}")
+    if rng.random() < 0.35:
+        lines.append(f"echo {rng.randint(5, 180)} {rng.randint(5, 100)}")
+    if rng.random() < 0.2:
+        lines.append(f"klatt {rng.randint(1, 6)}")
+    if rng.random() < 0.15:
+        lines.append("breath " + " ".join(str(rng.randint(0, 8)) for _ in range(8)))
+    if rng.random() < 0.4:
+        bands = sorted(rng.sample(range(100, 4000, 50), 4))
+        lines.append("tone " + " ".join(f"{band} {rng.randint(20, 255)}" for band in bands))
+    if rng.random() < 0.25:
+        scale = rng.uniform(0.3, 1.2)
+        lengths = (182, 140, 220, 220, 220, 240, 260, 280)
+        lines.append("stressLength " + " ".join(f"{scale * length:.0f}" for length in lengths))
+    if rng.random() < 0.25:
+        lines.append("stressAmp " + " ".join(str(rng.randint(14, 24)) for _ in range(8)))
+    return "\n".join(lines) + "\n"
+
+
+def random_voice(
+    language: str, rng: random.Random, held_out: bool = False, invented: tuple[Variant, ...] = ()
+) -> Voice:
+    """A random training voice (every second one ``invented``), or one of those that training never hears."""
+    if invented and rng.random() < 0.5:
+        variant = rng.choice(invented)
+    else:
+        variant = Variant(rng.choice(HELD_OUT_VARIANTS if held_out else VARIANTS))
     base = CHINESE_VOICE if language == "Chinese" else rng.choice(HELD_OUT_ACCENTS if held_out else ACCENTS)
     return Voice(
-        name=f"{base}+{variant}" if variant else base,
+        name=f"{base}+{variant.name}" if variant.name else base,
         rate=round(rng.triangular(95, 240, 150)),
         pitch=rng.randint(15, 90),
         gap=rng.choice((0, 0, 0, 0, 1, 2, 4, 8)),
+        home=variant.home,
     )
 
 
 def synthesize(text: Text, voice: Voice) -> np.ndarray:
     """Speak ``text``; return 16 kHz int16 samples [n] without the synthesizer's own leading and trailing silence."""
     command = ["espeak-ng", "-v", voice.name, "-s", str(voice.rate), "-p", str(voice.pitch)]
+    if voice.home:
+        command.append(f"--path={voice.home}")
     command += ["-g", str(voice.gap), "--stdout", text.spoken]
     wave = subprocess.run(command, capture_output=True, check=True).stdout
     rate = int.from_bytes(wave[24:28], "little")
