@@ -13,6 +13,7 @@
 #include "model/mapped_file.h"
 #include "nn/buffer.h"
 #include "nn/kernels.h"
+#include "nn/linear.h"
 #include "nn/pack.h"
 #include "nn/peak.h"
 
@@ -126,11 +127,13 @@ void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows
   Pages packed(panel_bytes(w) * static_cast<size_t>(w.panels()));
   pack_panels(type, source.data(), w, 0, w.panels(), packed.data());
   w.data = packed.data();
-  std::vector<float> x(static_cast<size_t>(tokens * cols), 0.5f), out(static_cast<size_t>(tokens * rows));
+  std::vector<float> x(static_cast<size_t>(tokens * cols), 0.5f), out(static_cast<size_t>(tokens * row_stride(rows)));
   const int64_t tiles = (tokens + kWideTile - 1) / kWideTile;
   const size_t tile_size = static_cast<size_t>(wide_blocks(cols)) * kWideTile * kWideBlock;
   Buffer<uint16_t> packed_x(tile_size * static_cast<size_t>(tiles));
-  Buffer<uint8_t> scratch(wide_scratch(tokens));
+  Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens));
+  std::vector<int64_t> offsets;
+  for (int64_t i = 0; i < tokens; ++i) offsets.push_back(i * row_stride(rows));
   const double pack = best_seconds([&] {
     for (int64_t t = 0; t < tiles; ++t)
       kernels.pack_wide(x.data(), Grid::rows(cols), t * kWideTile,
@@ -138,8 +141,10 @@ void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows
                         packed_x.data() + tile_size * static_cast<size_t>(t));
   });
   const double multiply = best_seconds([&] {
-    kernels.multiply_wide(w, packed_x.data(), 0, tokens, 0, w.panels(), out.data(), Grid::rows(rows), Epilogue{},
-                          scratch.data());
+    for (int64_t panel = 0; panel < w.panels(); panel += 2) {
+      kernels.multiply_wide(w, packed_x.data(), tokens, panel, sums.data(), scratch.data());
+      kernels.store_wide(sums.data(), w, panel, tokens, out.data(), offsets.data(), Epilogue{});
+    }
   });
   const double ops = 2.0 * static_cast<double>(tokens * rows * cols);
   std::printf(

@@ -151,8 +151,14 @@ void multiply(const Way &way, const Weights &w, const float *x, const Grid &grid
       k.pack_wide(x, grid, first, static_cast<int>(std::min<int64_t>(kWideTile, tokens - first)), m.cols,
                   data.data() + t * tile);
     }
-    Buffer<uint8_t> scratch(wide_scratch(tokens));
-    k.multiply_wide(m, data.data(), 0, tokens, 0, m.panels(), out, Grid::rows(stride), epilogue, scratch.data());
+    Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens));
+    std::vector<int64_t> offsets;
+    for (int64_t i = 0; i < tokens; ++i) offsets.push_back(i * stride);
+    for (int64_t panel = 0; panel < m.panels(); panel += 2) {
+      std::fill(sums.data(), sums.data() + sums.capacity(), NAN);
+      k.multiply_wide(m, data.data(), tokens, panel, sums.data(), scratch.data());
+      k.store_wide(sums.data(), m, panel, tokens, out, offsets.data(), epilogue);
+    }
     return;
   }
   const int T = k.tile_tokens;
@@ -547,32 +553,48 @@ TEST(sgemm_with_strides) {
 TEST(attention_over_the_cache) {
   for (const Kernels *k : test::kernel_sets())
     for (const int dim : {2, 6, 8, 16, 50, 64, 96, 128})
-      for (const int count : {1, 2, 7, 64}) {
-        Random random(static_cast<uint64_t>(dim * 100 + count));
-        const size_t d = static_cast<size_t>(dim), positions = static_cast<size_t>(count);
-        const auto x = random.normals(positions * d), q = random.normals(d), p = random.normals(positions);
-        std::vector<uint8_t> cache(positions * d * k->kv_bytes + 1, 0xAB);
-        for (size_t i = 0; i < positions; ++i) k->kv_store(x.data() + i * d, dim, cache.data() + i * d * k->kv_bytes);
-        CHECK_EQ(cache.back(), 0xAB);
-        std::vector<float> back(positions * d), scores(positions + 1, kUntouched), sum(d + 1, 1.0f);
-        for (size_t i = 0; i < positions; ++i) k->kv_load(cache.data() + i * d * k->kv_bytes, dim, back.data() + i * d);
-        for (size_t i = 0; i < back.size(); ++i)
-          CHECK_EQ(back[i], k->kv_bytes == 4 ? x[i] : half_to_float(float_to_half(x[i])));
-        k->kv_scores(q.data(), cache.data(), count, dim, 0.25f, scores.data());
-        for (size_t i = 0; i < positions; ++i) {
-          double dot = 0;
-          for (size_t j = 0; j < d; ++j) dot += static_cast<double>(q[j]) * back[i * d + j];
-          CHECK_NEAR(scores[i], 0.25 * dot, 1e-5 * std::sqrt(static_cast<double>(dim)));
+      for (const int count : {1, 2, 7, 16, 33, 64})
+        for (const int heads : {1, 2, 3}) {
+          Random random(static_cast<uint64_t>(dim * 100 + count));
+          const size_t d = static_cast<size_t>(dim), positions = static_cast<size_t>(count),
+                       padded = (positions + 15) / 16 * 16, h = static_cast<size_t>(heads), stride = padded + 3;
+          const auto keys = random.normals(positions * d), values = random.normals(positions * d),
+                     q = random.normals(h * d), p = random.normals(h * stride);
+          // What was never stored holds infinities: it must not reach the positions in use.
+          std::vector<uint8_t> key_cache(padded * d * k->kv_bytes + 1, 0x7C),
+              value_cache(positions * d * k->kv_bytes + 1, 0xAB);
+          for (size_t i = 0; i < positions; ++i) {
+            k->key_store(keys.data() + i * d, dim, static_cast<int64_t>(i), key_cache.data());
+            k->kv_store(values.data() + i * d, dim, value_cache.data() + i * d * k->kv_bytes);
+          }
+          CHECK_EQ(key_cache.back(), 0x7C);
+          CHECK_EQ(value_cache.back(), 0xAB);
+          auto stored = [&](float x) { return k->kv_bytes == 4 ? x : half_to_float(float_to_half(x)); };
+          std::vector<float> back(d), lanes(16), scores(h * stride, kUntouched), sum(h * d + 1, 1.0f);
+          k->kv_load(value_cache.data() + (positions - 1) * d * k->kv_bytes, dim, back.data());
+          for (size_t j = 0; j < d; ++j) CHECK_EQ(back[j], stored(values[(positions - 1) * d + j]));
+          k->kv_load(key_cache.data() + (d - 1) * 16 * k->kv_bytes, 16, lanes.data());
+          CHECK_EQ(lanes[0], stored(keys[d - 1]));
+
+          k->kv_scores(q.data(), heads, key_cache.data(), count, dim, 0.25f, scores.data(),
+                       static_cast<int64_t>(stride));
+          k->kv_accumulate(p.data(), heads, static_cast<int64_t>(stride), value_cache.data(), count, dim, sum.data());
+          for (size_t head = 0; head < h; ++head) {
+            for (size_t i = 0; i < positions; ++i) {
+              double dot = 0;
+              for (size_t j = 0; j < d; ++j) dot += static_cast<double>(q[head * d + j]) * stored(keys[i * d + j]);
+              CHECK_NEAR(scores[head * stride + i], 0.25 * dot, 1e-5 * std::sqrt(static_cast<double>(dim)));
+            }
+            for (size_t i = padded; i < stride; ++i) CHECK_EQ(scores[head * stride + i], kUntouched);
+            for (size_t j = 0; j < d; ++j) {
+              double expected = 1;
+              for (size_t i = 0; i < positions; ++i)
+                expected += static_cast<double>(p[head * stride + i]) * stored(values[i * d + j]);
+              CHECK_NEAR(sum[head * d + j], expected, 1e-5 * std::sqrt(static_cast<double>(count)) * 3);
+            }
+          }
+          CHECK_EQ(sum[h * d], 1.0f);
         }
-        CHECK_EQ(scores[positions], kUntouched);
-        k->kv_accumulate(p.data(), cache.data(), count, dim, sum.data());
-        for (size_t j = 0; j < d; ++j) {
-          double expected = 1;
-          for (size_t i = 0; i < positions; ++i) expected += static_cast<double>(p[i]) * back[i * d + j];
-          CHECK_NEAR(sum[j], expected, 1e-5 * std::sqrt(static_cast<double>(count)) * 3);
-        }
-        CHECK_EQ(sum[d], 1.0f);
-      }
 }
 
 TEST(sets_are_chosen_by_name) {

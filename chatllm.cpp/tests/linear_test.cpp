@@ -56,7 +56,8 @@ void check_layer(int threads, int64_t tokens, int64_t cols, const std::vector<st
     const auto x = random.normals(static_cast<size_t>(tokens * in_stride));
     std::vector<float> out(static_cast<size_t>(tokens * out_stride), 0.5f);
     Products products(*k, pool);
-    products.run(layer.linear, x.data(), in_stride, tokens, out.data(), out_stride, Activation::None, accumulate);
+    products.run(layer.linear, Input(x.data(), in_stride), tokens,
+                 Output(out.data(), out_stride, Activation::None, accumulate));
     double error = 0, size = 0;
     for (int64_t t = 0; t < tokens; ++t) {
       int64_t r = 0;
@@ -77,7 +78,82 @@ void check_layer(int threads, int64_t tokens, int64_t cols, const std::vector<st
   }
 }
 
+double activated(Activation activation, double value, double up) {
+  if (activation == Activation::SwiGlu) return value / (1 + std::exp(-value)) * up;
+  return value / 2 * (1 + std::erf(value / std::sqrt(2.0)));
+}
+
+// A feed-forward layer after a normalization against double precision.
+void check_feed_forward(int64_t tokens, int64_t cols, int64_t hidden, Activation activation, DType expand_type,
+                        DType contract_type, bool layer_norm) {
+  ThreadPool pool(3);
+  for (const Kernels *k : test::kernel_sets()) {
+    Random random(static_cast<uint64_t>(tokens * 7 + cols + hidden));
+    const bool gated = activation == Activation::SwiGlu;
+    const int64_t rows = 40, stride = cols + 3;
+    Layer expand, contract;
+    expand.add(expand_type, hidden, cols, !gated, *k, &random);
+    if (gated) expand.add(expand_type, hidden, cols, false, *k, &random);
+    contract.add(contract_type, rows, hidden, true, *k, &random);
+    const auto x = random.normals(static_cast<size_t>(tokens * stride));
+    const auto weight = random.normals(static_cast<size_t>(cols)), bias = random.normals(static_cast<size_t>(cols));
+    const Norm norm{weight.data(), layer_norm ? bias.data() : nullptr, 1e-5f};
+    std::vector<float> out(static_cast<size_t>(tokens * (rows + 1)), 0.5f);
+    Products products(*k, pool);
+    for (int round = 0; round < 2; ++round)  // a second time over memory that holds the first
+      products.feed_forward(expand.linear, activation, contract.linear, Input(x.data(), stride, norm), tokens,
+                            Output(out.data(), rows + 1, Activation::None, round == 1));
+    double error = 0, size = 0;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float *token = x.data() + t * stride;
+      double mean = 0, square = 0;
+      for (int64_t c = 0; c < cols; ++c) mean += layer_norm ? token[c] / static_cast<double>(cols) : 0;
+      for (int64_t c = 0; c < cols; ++c) square += (token[c] - mean) * (token[c] - mean) / static_cast<double>(cols);
+      std::vector<double> normed, values;
+      for (int64_t c = 0; c < cols; ++c) {
+        const size_t i = static_cast<size_t>(c);
+        normed.push_back((token[c] - mean) / std::sqrt(square + 1e-5) * weight[i] + (layer_norm ? bias[i] : 0.0f));
+      }
+      auto row_of = [&](int64_t r) {
+        double sum = 0;
+        for (int64_t c = 0; c < cols; ++c)
+          sum += expand.values[static_cast<size_t>(r * cols + c)] * normed[static_cast<size_t>(c)];
+        return sum;
+      };
+      for (int64_t h = 0; h < hidden; ++h)
+        values.push_back(gated ? activated(activation, row_of(h), row_of(hidden + h))
+                               : activated(activation, row_of(h) + expand.biases[0][static_cast<size_t>(h)], 0));
+      for (int64_t r = 0; r < rows; ++r) {
+        double expected = contract.biases[0][static_cast<size_t>(r)];
+        for (int64_t h = 0; h < hidden; ++h)
+          expected += contract.values[static_cast<size_t>(r * hidden + h)] * values[static_cast<size_t>(h)];
+        const double got = out[static_cast<size_t>(t * (rows + 1) + r)];
+        error += (got - 2 * expected) * (got - 2 * expected);
+        size += 4 * expected * expected;
+      }
+      CHECK_EQ(out[static_cast<size_t>(t * (rows + 1) + rows)], 0.5f);
+    }
+    const double relative = std::sqrt(error / size), budget = k->tile_tokens == 0 ? 2e-6 : 0.02;
+    if (!(relative <= budget))
+      test::failed(__FILE__, __LINE__, std::string(k->name) + ": relative error " + test::shown(relative));
+  }
+}
+
 }  // namespace
+
+TEST(feed_forward_layers) {
+  for (const int64_t tokens : {1, 2, 12, 13, 33, 100}) {
+    check_feed_forward(tokens, 64, 96, Activation::SwiGlu, DType::Q4_0, DType::Q4_0, false);
+    check_feed_forward(tokens, 96, 160, Activation::Gelu, DType::Q8_0, DType::Q8_0, true);
+  }
+  for (const int64_t tokens : {1, 7, 40}) {
+    check_feed_forward(tokens, 64, 72, Activation::Gelu, DType::F16, DType::F16, false);
+    check_feed_forward(tokens, 50, 33, Activation::SwiGlu, DType::F16, DType::F32, true);
+    check_feed_forward(tokens, 33, 128, Activation::SwiGlu, DType::F16, DType::Q4_1, true);
+    check_feed_forward(tokens, 64, 17, Activation::SwiGlu, DType::Q4_0, DType::F16, false);
+  }
+  check_feed_forward(500, 256, 1024, Activation::SwiGlu, DType::Q4_0, DType::Q4_0, false);
+}
 
 TEST(one_part) {
   for (const int64_t tokens : {1, 2, 12, 13, 100}) check_layer(2, tokens, 256, {{DType::Q4_0, 100}}, false);

@@ -30,16 +30,18 @@ struct HeadMemory {
     keys = memory;
     values = memory + d * padded16(n);
   }
+  float *value(int64_t i) { return values + i * value_stride(); }
   // Row i of both.
   void set(int64_t i, const float *key, const float *value) {
     for (int64_t j = 0; j < dim; ++j) keys[j * key_stride() + i] = key[j];
-    float *row = values + i * value_stride();
+    float *row = this->value(i);
     for (int64_t j = 0; j < dim; ++j) row[j] = value[j];
-    for (int64_t j = dim; j < value_stride(); ++j) row[j] = 0;
   }
   void clear_padding() {
     for (int64_t j = 0; j < dim; ++j)
       for (int64_t i = count; i < key_stride(); ++i) keys[j * key_stride() + i] = 0;
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = dim; j < value_stride(); ++j) value(i)[j] = 0;
   }
 };
 

@@ -17,6 +17,8 @@ Decoder::Decoder(const Model &model, Products &products)
     : model_(model),
       config_(model.config().decoder),
       products_(products),
+      qkv_stride_(row_stride((config_.heads + 2 * config_.kv_heads) * config_.head_dim)),
+      context_stride_(row_stride(config_.heads * config_.head_dim)),
       cache_(config_.layers, config_.kv_heads, config_.head_dim, products.kernels().kv_bytes),
       scratch_(static_cast<size_t>(products.pool().size())) {
   for (int i = 0; i < config_.head_dim; i += 2)
@@ -25,78 +27,67 @@ Decoder::Decoder(const Model &model, Products &products)
 }
 
 void Decoder::release() {
-  for (Buffer<float> *buffer : {&normed_, &qkv_, &context_, &gate_up_, &hidden_, &heads_, &cos_, &sin_})
-    buffer->release();
+  for (Buffer<float> *buffer : {&qkv_, &context_, &heads_, &cos_, &sin_}) buffer->release();
   for (auto &scratch : scratch_) scratch.release();
 }
 
-void Decoder::normalize(const float *weight, const float *x, int64_t tokens, float *out) {
-  const int64_t n = config_.hidden;
-  products_.pool().run(tokens, [&](int64_t t, int) {
-    products_.kernels().rms_norm(x + t * n, weight, config_.rms_eps, n, out + t * n);
-  });
-}
-
-// Per-head RMSNorm and rotary positions on Q and K (in place), K and V into the cache.
-void Decoder::rotate_and_store(int64_t layer, int64_t tokens) {
+// Of one token and one head of keys with the queries that share it: RMSNorm and rotary positions on Q and K (in place),
+// K and V into the cache.
+void Decoder::rotate_and_store(int64_t layer, int64_t token, int64_t kv_head) {
   const DecoderLayer &weights = model_.decoder().layers[static_cast<size_t>(layer)];
-  const int64_t dim = config_.head_dim, half = dim / 2, rotated = config_.heads + config_.kv_heads,
-                stride = weights.qkv.rows;
   const Kernels &kernels = products_.kernels();
-  products_.pool().run(tokens, [&](int64_t t, int) {
-    float *row = qkv_.data() + t * stride;
-    const float *c = cos_.data() + t * half, *s = sin_.data() + t * half;
-    for (int64_t h = 0; h < rotated; ++h) {
-      float *head = row + h * dim;
-      kernels.rms_norm(head, h < config_.heads ? weights.q_norm : weights.k_norm, config_.rms_eps, dim, head);
-      for (int64_t i = 0; i < half; ++i) {
-        const float a = head[i], b = head[i + half];
-        head[i] = a * c[i] - b * s[i];
-        head[i + half] = b * c[i] + a * s[i];
-      }
+  const int64_t dim = config_.head_dim, half = dim / 2, group = config_.heads / config_.kv_heads,
+                position = length_ + token;
+  float *row = qkv_.data() + token * qkv_stride_, *key = row + (config_.heads + kv_head) * dim;
+  const float *c = cos_.data() + token * half, *s = sin_.data() + token * half;
+  auto rotate = [&](float *head, const float *norm_weight) {
+    kernels.rms_norm(head, norm_weight, config_.rms_eps, dim, head);
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = head[i], b = head[i + half];
+      head[i] = a * c[i] - b * s[i];
+      head[i + half] = b * c[i] + a * s[i];
     }
-    for (int64_t h = 0; h < config_.kv_heads; ++h) {
-      kernels.kv_store(row + (config_.heads + h) * dim, dim, cache_.key(layer, h, length_ + t));
-      kernels.kv_store(row + (rotated + h) * dim, dim, cache_.value(layer, h, length_ + t));
-    }
-  });
+  };
+  for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) rotate(row + h * dim, weights.q_norm);
+  rotate(key, weights.k_norm);
+  kernels.key_store(key, dim, position % KvCache::kBlock, cache_.keys(layer, kv_head, position));
+  kernels.kv_store(key + config_.kv_heads * dim, dim, cache_.values(layer, kv_head, position));
 }
 
-void Decoder::attend_last(int64_t layer, const float *q, float *out) {
+void Decoder::attend_last(int64_t layer, int64_t token, int64_t kv_head, float *scores) {
   const Kernels &kernels = products_.kernels();
-  const int64_t dim = config_.head_dim, group = config_.heads / config_.kv_heads;
+  const int64_t dim = config_.head_dim, group = config_.heads / config_.kv_heads, stride = padded16(end_),
+                first = kv_head * group;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  products_.pool().run(config_.kv_heads, [&](int64_t kv, int thread) {
-    float *scores = scratch_[static_cast<size_t>(thread)].data();
-    for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
-      for (int64_t p = 0; p < end_; p += KvCache::kBlock)
-        kernels.kv_scores(q + h * dim, cache_.key(layer, kv, p), std::min(KvCache::kBlock, end_ - p), dim, scale,
-                          scores + p);
-      kernels.softmax(scores, end_);
-      float *sum = out + h * dim;
-      std::fill(sum, sum + dim, 0.0f);
-      for (int64_t p = 0; p < end_; p += KvCache::kBlock)
-        kernels.kv_accumulate(scores + p, cache_.value(layer, kv, p), std::min(KvCache::kBlock, end_ - p), dim, sum);
-    }
-  });
+  const float *q = qkv_.data() + token * qkv_stride_ + first * dim;
+  float *out = context_.data() + first * dim;
+  for (int64_t p = 0; p < end_; p += KvCache::kBlock)
+    kernels.kv_scores(q, group, cache_.keys(layer, kv_head, p), std::min(KvCache::kBlock, end_ - p), dim, scale,
+                      scores + p, stride);
+  for (int64_t h = 0; h < group; ++h) kernels.softmax(scores + h * stride, end_);
+  std::fill(out, out + group * dim, 0.0f);
+  for (int64_t p = 0; p < end_; p += KvCache::kBlock)
+    kernels.kv_accumulate(scores + p, group, stride, cache_.values(layer, kv_head, p),
+                          std::min(KvCache::kBlock, end_ - p), dim, out);
 }
 
 void Decoder::attend_block(int64_t layer, int64_t tokens) {
   const Kernels &kernels = products_.kernels();
-  const int64_t dim = config_.head_dim, group = config_.heads / config_.kv_heads, heads = config_.heads;
-  const int64_t stride = (config_.heads + 2 * config_.kv_heads) * dim;
+  const int64_t dim = config_.head_dim, heads = config_.heads, group = heads / config_.kv_heads;
   const size_t head_floats = HeadMemory::floats(end_, dim);
   std::vector<HeadMemory> memory(static_cast<size_t>(config_.kv_heads));
   heads_.reserve(head_floats * memory.size());
-  products_.pool().run(config_.kv_heads, [&](int64_t kv, int thread) {
+  products_.pool().run(config_.kv_heads, [&](int64_t kv, int) {
     HeadMemory &head = memory[static_cast<size_t>(kv)];
     head.place(heads_.data() + head_floats * static_cast<size_t>(kv), end_, dim);
-    float *key = scratch_[static_cast<size_t>(thread)].data(), *value = key + dim;
-    for (int64_t p = 0; p < end_; ++p) {
-      kernels.kv_load(cache_.key(layer, kv, p), dim, key);
-      kernels.kv_load(cache_.value(layer, kv, p), dim, value);
-      head.set(p, key, value);
+    const size_t keys16 = static_cast<size_t>(16 * dim) * kernels.kv_bytes;
+    for (int64_t p = 0; p < end_; p += 16) {
+      const uint8_t *keys = cache_.keys(layer, kv, p) + static_cast<size_t>(p % KvCache::kBlock / 16) * keys16;
+      for (int64_t j = 0; j < dim; ++j)
+        kernels.kv_load(keys + static_cast<size_t>(16 * j) * kernels.kv_bytes, 16,
+                        head.keys + j * head.key_stride() + p);
     }
+    for (int64_t p = 0; p < end_; ++p) kernels.kv_load(cache_.values(layer, kv, p), dim, head.value(p));
     head.clear_padding();
   });
   const int64_t blocks = (tokens + kQueryBlock - 1) / kQueryBlock;
@@ -104,26 +95,25 @@ void Decoder::attend_block(int64_t layer, int64_t tokens) {
   products_.pool().run(heads * blocks, [&](int64_t task, int thread) {
     // The last queries see the most keys: they go first, so that no thread is left with them at the end.
     const int64_t h = task % heads, begin = (blocks - 1 - task / heads) * kQueryBlock;
-    attend(kernels, memory[static_cast<size_t>(h / group)], qkv_.data() + begin * stride + h * dim, stride,
+    attend(kernels, memory[static_cast<size_t>(h / group)], qkv_.data() + begin * qkv_stride_ + h * dim, qkv_stride_,
            std::min(kQueryBlock, tokens - begin), scale, true, length_ + begin + 1,
-           context_.data() + begin * heads * dim + h * dim, heads * dim, scratch_[static_cast<size_t>(thread)].data());
+           context_.data() + begin * context_stride_ + h * dim, context_stride_,
+           scratch_[static_cast<size_t>(thread)].data());
   });
 }
 
 void Decoder::step(float *x, int64_t tokens, float *logits, const AbortFlag &abort) {
-  const int64_t hidden = config_.hidden, dim = config_.head_dim, half = dim / 2, ffn = config_.ffn;
-  const int64_t q_width = config_.heads * dim, qkv_width = q_width + 2 * config_.kv_heads * dim;
+  const int64_t hidden = config_.hidden, stride = row_stride(hidden), dim = config_.head_dim, half = dim / 2,
+                kv_heads = config_.kv_heads;
   end_ = length_ + tokens;
   cache_.reserve(end_);
   const size_t count = static_cast<size_t>(tokens);
-  normed_.reserve(count * static_cast<size_t>(hidden));
-  qkv_.reserve(count * static_cast<size_t>(qkv_width));
-  context_.reserve(count * static_cast<size_t>(q_width));
-  gate_up_.reserve(count * static_cast<size_t>(2 * ffn));
-  hidden_.reserve(count * static_cast<size_t>(ffn));
+  qkv_.reserve(count * static_cast<size_t>(qkv_stride_));
+  context_.reserve(count * static_cast<size_t>(context_stride_));
   cos_.reserve(count * static_cast<size_t>(half));
   sin_.reserve(count * static_cast<size_t>(half));
-  const size_t scratch = std::max({attend_scratch(end_, dim), static_cast<size_t>(2 * dim), static_cast<size_t>(end_)});
+  const size_t scratch =
+      std::max(attend_scratch(end_, dim), static_cast<size_t>(padded16(end_) * config_.heads / kv_heads));
   for (auto &mine : scratch_) mine.reserve(scratch);
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t i = 0; i < half; ++i) {
@@ -135,29 +125,33 @@ void Decoder::step(float *x, int64_t tokens, float *logits, const AbortFlag &abo
   for (int l = 0; l < config_.layers; ++l) {
     check_abort(abort);
     const DecoderLayer &weights = model_.decoder().layers[static_cast<size_t>(l)];
-    normalize(weights.attention_norm, x, tokens, normed_.data());
-    products_.run(weights.qkv, normed_.data(), hidden, tokens, qkv_.data(), qkv_width);
-    rotate_and_store(l, tokens);
-    if (l + 1 == config_.layers || tokens == 1) {  // of the last layer, only the last position is needed from here on
-      attend_last(l, qkv_.data() + (tokens - 1) * qkv_width, context_.data());
-      x += (tokens - 1) * hidden;
+    products_.run(weights.qkv, Input(x, stride, norm(weights.attention_norm)), tokens,
+                  Output(qkv_.data(), qkv_stride_));
+    const bool last_only = l + 1 == config_.layers;  // from the last layer on, only the last position is needed
+    const int64_t before = last_only ? tokens - 1 : tokens;
+    if (before > 0 && tokens > 1)
+      products_.pool().run(before, [&](int64_t t, int) {
+        for (int64_t kv = 0; kv < kv_heads; ++kv) rotate_and_store(l, t, kv);
+      });
+    if (last_only || tokens == 1) {
+      products_.pool().run(kv_heads, [&](int64_t kv, int thread) {
+        rotate_and_store(l, tokens - 1, kv);
+        attend_last(l, tokens - 1, kv, scratch_[static_cast<size_t>(thread)].data());
+      });
+      x += (tokens - 1) * stride;
       tokens = 1;
     } else {
       attend_block(l, tokens);
     }
-    products_.run(weights.out, context_.data(), q_width, tokens, x, hidden, Activation::None, true);
-    normalize(weights.mlp_norm, x, tokens, normed_.data());
-    products_.run(weights.gate_up, normed_.data(), hidden, tokens, gate_up_.data(), 2 * ffn);
-    products_.pool().run(tokens, [&](int64_t t, int) {
-      const float *row = gate_up_.data() + t * 2 * ffn;
-      products_.kernels().silu_mul(row, row + ffn, ffn, hidden_.data() + t * ffn);
-    });
-    products_.run(weights.down, hidden_.data(), ffn, tokens, x, hidden, Activation::None, true);
+    products_.run(weights.out, Input(context_.data(), context_stride_), tokens,
+                  Output(x, stride, Activation::None, true));
+    products_.feed_forward(weights.gate_up, Activation::SwiGlu, weights.down, Input(x, stride, norm(weights.mlp_norm)),
+                           tokens, Output(x, stride, Activation::None, true));
   }
   length_ = end_;
-  if (logits == nullptr) return;
-  normalize(model_.decoder().norm, x, 1, normed_.data());
-  products_.run(model_.decoder().lm_head, normed_.data(), hidden, 1, logits, config_.vocab);
+  if (logits != nullptr)
+    products_.run(model_.decoder().lm_head, Input(x, stride, norm(model_.decoder().norm)), 1,
+                  Output(logits, config_.vocab));
 }
 
 void Decoder::forward(float *x, int64_t tokens, float *logits, const AbortFlag &abort) {
@@ -165,7 +159,7 @@ void Decoder::forward(float *x, int64_t tokens, float *logits, const AbortFlag &
   try {
     for (int64_t first = 0; first < tokens; first += kBlockTokens) {
       const int64_t count = std::min(kBlockTokens, tokens - first);
-      step(x + first * config_.hidden, count, first + count == tokens ? logits : nullptr, abort);
+      step(x + first * row_stride(config_.hidden), count, first + count == tokens ? logits : nullptr, abort);
     }
   } catch (...) {
     length_ = before;  // all of the input or none of it

@@ -11,8 +11,9 @@ class Decoder {
  public:
   Decoder(const Model &model, Products &products);
 
-  // Appends `tokens` embeddings x[tokens][hidden] at positions [length(), ...); x is overwritten. With `logits`, writes
-  // the scores [vocab] of what follows the last one. Throws Aborted between layers; then nothing is appended.
+  // Appends `tokens` embeddings, rows of x at stride row_stride(hidden), at positions [length(), ...); x is
+  // overwritten. With `logits`, writes the scores [vocab] of what follows the last one. Throws Aborted between layers;
+  // then nothing is appended.
   void forward(float *x, int64_t tokens, float *logits, const AbortFlag &abort);
 
   int64_t length() const { return length_; }
@@ -22,18 +23,19 @@ class Decoder {
 
  private:
   void step(float *x, int64_t tokens, float *logits, const AbortFlag &abort);
-  void rotate_and_store(int64_t layer, int64_t tokens);
-  void attend_last(int64_t layer, const float *q, float *out);  // one query at position length_ + tokens - 1
-  void attend_block(int64_t layer, int64_t tokens);             // all queries of the block
-  void normalize(const float *weight, const float *x, int64_t tokens, float *out);
+  void rotate_and_store(int64_t layer, int64_t token, int64_t kv_head);
+  void attend_last(int64_t layer, int64_t token, int64_t kv_head, float *scores);  // the block's last query
+  void attend_block(int64_t layer, int64_t tokens);                                // all queries of the block
+  Norm norm(const float *weight) const { return {weight, nullptr, config_.rms_eps}; }
 
   const Model &model_;
   const DecoderConfig &config_;
   Products &products_;
+  int64_t qkv_stride_, context_stride_;
   KvCache cache_;
   int64_t length_ = 0, end_ = 0;  // positions before and after the block
   std::vector<float> inverse_frequency_;
-  Buffer<float> normed_, qkv_, context_, gate_up_, hidden_, heads_, cos_, sin_;
+  Buffer<float> qkv_, context_, heads_, cos_, sin_;
   std::vector<Buffer<float>> scratch_;
 };
 

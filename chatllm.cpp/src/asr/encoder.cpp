@@ -8,6 +8,14 @@
 
 namespace chatllm {
 
+namespace {
+
+Norm norm(const LayerNorm &weights) {
+  return {weights.weight, weights.bias, 1e-5f};
+}
+
+}  // namespace
+
 void Encoder::Map::reset(int64_t h, int64_t w, int64_t c) {
   height = h, width = w, channels = c;
   const size_t size = static_cast<size_t>((h + 2) * row_stride());
@@ -34,15 +42,15 @@ Grid Encoder::Map::pixels() const {
 
 void Encoder::release() {
   for (Map &map : maps_) map.data.release();
-  for (Buffer<float> *buffer : {&flat_, &x_, &normed_, &qkv_, &context_, &hidden_, &heads_}) buffer->release();
+  for (Buffer<float> *buffer : {&flat_, &x_, &qkv_, &context_, &heads_}) buffer->release();
   scratch_.clear();
 }
 
 // Conv2d 3x3, stride 2, padding 1, then GELU, as a product over windows: nothing is copied into columns.
 void Encoder::convolve(const Linear &conv, Map &in, Map &out) {
   out.reset(halved(in.height), halved(in.width), conv.rows);
-  products_.run(conv, in.data.data(), in.windows(out.width), out.height * out.width, out.pixel(0, 0), out.pixels(),
-                Activation::Gelu);
+  products_.run(conv, Input(in.data.data(), in.windows(out.width)), out.height * out.width,
+                Output(out.pixel(0, 0), out.pixels(), Activation::Gelu));
 }
 
 // One chunk of `frames` mel frames, zero-padded to `padded_frames`: out[tokens(frames)][d_model].
@@ -65,7 +73,8 @@ void Encoder::conv_stem(const float *mel, int64_t mel_stride, int64_t frames, in
       for (int64_t c = 0; c < last.channels; ++c) row[c * last.height + f] = pixel[c];
     }
   });
-  products_.run(model_.encoder().conv_out, flat_.data(), inputs, tokens, out, config_.d_model);
+  products_.run(model_.encoder().conv_out, Input(flat_.data(), inputs), tokens,
+                Output(out, row_stride(config_.d_model)));
 
   // Sinusoidal positions start at 0 in every chunk: sines in the first half, cosines in the second.
   const int half = config_.d_model / 2;
@@ -73,21 +82,15 @@ void Encoder::conv_stem(const float *mel, int64_t mel_stride, int64_t frames, in
   for (int64_t t = 0; t < tokens; ++t)
     for (int i = 0; i < half; ++i) {
       const float angle = static_cast<float>(t) * std::exp(-step * static_cast<float>(i));
-      out[t * config_.d_model + i] += std::sin(angle);
-      out[t * config_.d_model + half + i] += std::cos(angle);
+      out[t * row_stride(config_.d_model) + i] += std::sin(angle);
+      out[t * row_stride(config_.d_model) + half + i] += std::cos(angle);
     }
-}
-
-void Encoder::normalize(const LayerNorm &norm, const float *x, int64_t tokens, float *out) {
-  const int64_t d = config_.d_model;
-  products_.pool().run(tokens, [&](int64_t t, int) {
-    products_.kernels().layer_norm(x + t * d, norm.weight, norm.bias, 1e-5f, d, out + t * d);
-  });
 }
 
 // Bidirectional attention inside windows of `window` tokens.
 void Encoder::attention(int64_t tokens, int64_t window) {
   const int64_t d = config_.d_model, dim = config_.head_dim(), heads = config_.heads;
+  const int64_t stride = row_stride(3 * d), context_stride = row_stride(d);
   const int64_t windows = (tokens + window - 1) / window;
   const size_t head_floats = HeadMemory::floats(window, dim);
   std::vector<HeadMemory> memory(static_cast<size_t>(windows * heads));
@@ -98,7 +101,7 @@ void Encoder::attention(int64_t tokens, int64_t window) {
     HeadMemory &head = memory[static_cast<size_t>(task)];
     head.place(heads_.data() + head_floats * static_cast<size_t>(task), count, dim);
     for (int64_t i = 0; i < count; ++i) {
-      const float *row = qkv_.data() + (first + i) * 3 * d + task % heads * dim;
+      const float *row = qkv_.data() + (first + i) * stride + task % heads * dim;
       head.set(i, row + d, row + 2 * d);
     }
     head.clear_padding();
@@ -111,25 +114,27 @@ void Encoder::attention(int64_t tokens, int64_t window) {
     const int64_t begin = task % blocks * kQueryBlock, queries = std::min(kQueryBlock, m.count - begin);
     if (queries <= 0) return;
     const int64_t token = first + begin;
-    attend(products_.kernels(), m, qkv_.data() + token * 3 * d + head * dim, 3 * d, queries, scale, false, 0,
-           context_.data() + token * d + head * dim, d, scratch_[static_cast<size_t>(thread)].data());
+    attend(products_.kernels(), m, qkv_.data() + token * stride + head * dim, stride, queries, scale, false, 0,
+           context_.data() + token * context_stride + head * dim, context_stride,
+           scratch_[static_cast<size_t>(thread)].data());
   });
 }
 
 void Encoder::layer(const EncoderLayer &weights, int64_t tokens, int64_t window) {
-  const int64_t d = config_.d_model;
+  const int64_t d = config_.d_model, stride = row_stride(d), qkv_stride = row_stride(3 * d);
   float *x = x_.data();
-  normalize(weights.attention_norm, x, tokens, normed_.data());
-  products_.run(weights.qkv, normed_.data(), d, tokens, qkv_.data(), 3 * d);
+  const Output residual(x, stride, Activation::None, true);
+  products_.run(weights.qkv, Input(x, stride, norm(weights.attention_norm)), tokens, Output(qkv_.data(), qkv_stride));
   attention(tokens, window);
-  products_.run(weights.out, context_.data(), d, tokens, x, d, Activation::None, true);
-  normalize(weights.mlp_norm, x, tokens, normed_.data());
-  products_.run(weights.fc0, normed_.data(), d, tokens, hidden_.data(), config_.ffn, Activation::Gelu);
-  products_.run(weights.fc1, hidden_.data(), config_.ffn, tokens, x, d, Activation::None, true);
+  products_.run(weights.out, Input(context_.data(), stride), tokens, residual);
+  products_.feed_forward(weights.fc0, Activation::Gelu, weights.fc1, Input(x, stride, norm(weights.mlp_norm)), tokens,
+                         residual);
 }
 
-void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *out, const AbortFlag &abort) {
-  const int64_t d = config_.d_model, chunk = config_.chunk_frames, chunks = (frames + chunk - 1) / chunk;
+void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *out, int64_t out_stride,
+                  const AbortFlag &abort) {
+  const int64_t stride = row_stride(config_.d_model), chunk = config_.chunk_frames,
+                chunks = (frames + chunk - 1) / chunk;
   const int64_t window = static_cast<int64_t>(config_.window_chunks) * config_.tokens(chunk);
   // Windows are independent: a few at a time share each pass over the weights and stay in the caches.
   constexpr int64_t kWindows = 4;
@@ -140,26 +145,24 @@ void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *
     const int64_t last = std::min(first + slab_chunks, chunks);
     const int64_t tokens = config_.total_tokens(std::min(last * chunk, frames) - first * chunk);
     const size_t count = static_cast<size_t>(tokens);
-    x_.reserve(count * static_cast<size_t>(d));
+    x_.reserve(count * static_cast<size_t>(stride));
     int64_t token = 0;
     for (int64_t c = first; c < last; ++c) {
       check_abort(abort);
       const int64_t length = std::min(chunk, frames - c * chunk);
-      conv_stem(mel + c * chunk, frames, length, padded, x_.data() + token * d);
+      conv_stem(mel + c * chunk, frames, length, padded, x_.data() + token * stride);
       token += config_.tokens(length);
     }
-    normed_.reserve(count * static_cast<size_t>(d));
-    context_.reserve(count * static_cast<size_t>(d));
-    qkv_.reserve(count * static_cast<size_t>(3 * d));
-    hidden_.reserve(count * static_cast<size_t>(config_.ffn));
+    context_.reserve(count * static_cast<size_t>(stride));
+    qkv_.reserve(count * static_cast<size_t>(row_stride(3 * config_.d_model)));
     for (const EncoderLayer &weights : model_.encoder().layers) {
       check_abort(abort);
       layer(weights, tokens, full_attention ? tokens : std::min(window, tokens));
     }
-    normalize(model_.encoder().ln_post, x_.data(), tokens, normed_.data());
-    products_.run(model_.encoder().proj1, normed_.data(), d, tokens, context_.data(), d, Activation::Gelu);
-    products_.run(model_.encoder().proj2, context_.data(), d, tokens, out, config_.output_dim);
-    out += tokens * config_.output_dim;
+    products_.run(model_.encoder().proj1, Input(x_.data(), stride, norm(model_.encoder().ln_post)), tokens,
+                  Output(context_.data(), stride, Activation::Gelu));
+    products_.run(model_.encoder().proj2, Input(context_.data(), stride), tokens, Output(out, out_stride));
+    out += tokens * out_stride;
   }
 }
 

@@ -11,8 +11,9 @@ class Encoder {
   Encoder(const Model &model, Products &products)
       : model_(model), config_(model.config().encoder), products_(products) {}
 
-  // out[total_tokens(frames)][output_dim] from mel[bins][frames]. Throws Aborted.
-  void run(const float *mel, int64_t frames, bool full_attention, float *out, const AbortFlag &abort);
+  // out[total_tokens(frames)], rows of output_dim at `out_stride`, from mel[bins][frames]. Throws Aborted.
+  void run(const float *mel, int64_t frames, bool full_attention, float *out, int64_t out_stride,
+           const AbortFlag &abort);
   // Gives all intermediate memory back.
   void release();
 
@@ -32,13 +33,12 @@ class Encoder {
   void conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *out);
   void layer(const EncoderLayer &weights, int64_t tokens, int64_t window);
   void attention(int64_t tokens, int64_t window);
-  void normalize(const LayerNorm &norm, const float *x, int64_t tokens, float *out);
 
   const Model &model_;
   const EncoderConfig &config_;
   Products &products_;
   Map maps_[4];
-  Buffer<float> flat_, x_, normed_, qkv_, context_, hidden_, heads_;
+  Buffer<float> flat_, x_, qkv_, context_, heads_;
   std::vector<Buffer<float>> scratch_;
 };
 

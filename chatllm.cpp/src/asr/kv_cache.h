@@ -29,15 +29,17 @@ class KvCache {
     blocks_.shrink_to_fit();
   }
 
-  // [kBlock][head_dim] elements of block `position / kBlock`, from `position` on.
-  uint8_t *key(int64_t layer, int64_t head, int64_t position) { return at(layer, 0, head, position); }
-  uint8_t *value(int64_t layer, int64_t head, int64_t position) { return at(layer, 1, head, position); }
+  // Keys of the block that holds `position`: [kBlock / 16][head_dim][16] elements.
+  uint8_t *keys(int64_t layer, int64_t head, int64_t position) { return block(layer, 0, head, position); }
+  // Values of that block, [kBlock][head_dim] elements, from `position` on.
+  uint8_t *values(int64_t layer, int64_t head, int64_t position) {
+    return block(layer, 1, head, position) + static_cast<size_t>(position % kBlock) * position_bytes_;
+  }
 
  private:
-  uint8_t *at(int64_t layer, int64_t kind, int64_t head, int64_t position) {
+  uint8_t *block(int64_t layer, int64_t kind, int64_t head, int64_t position) {
     return blocks_[static_cast<size_t>(position / kBlock)].data() +
-           static_cast<size_t>((layer * 2 + kind) * kv_heads_ + head) * head_bytes_ +
-           static_cast<size_t>(position % kBlock) * position_bytes_;
+           static_cast<size_t>((layer * 2 + kind) * kv_heads_ + head) * head_bytes_;
   }
 
   int64_t kv_heads_;

@@ -83,7 +83,7 @@ void Session::set_cursor(int64_t position) {
 void Session::prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits) {
   check_audio(pcm, samples);
   const Prompt prompt = build_prompt(samples, settings);
-  const int64_t hidden = model_->config().decoder.hidden, count = static_cast<int64_t>(prompt.ids.size());
+  const int64_t stride = row_stride(model_->config().decoder.hidden), count = static_cast<int64_t>(prompt.ids.size());
   forget();
 
   int64_t start = now_ns();
@@ -96,14 +96,14 @@ void Session::prefill(const float *pcm, int64_t samples, const RunSettings &sett
   const int64_t audio_tokens = model_->config().encoder.total_tokens(frames);
   timings_.audio_tokens = static_cast<int32_t>(audio_tokens);
   timings_.prompt_tokens = static_cast<int32_t>(count);
-  float *x = embeddings_.reserve(static_cast<size_t>(count * hidden));
-  encoder_.run(mel, frames, settings.full_attention, x + prompt.audio_at * hidden, abort_);
+  float *x = embeddings_.reserve(static_cast<size_t>(count * stride));
+  encoder_.run(mel, frames, settings.full_attention, x + prompt.audio_at * stride, stride, abort_);
   timings_.encode_ms = elapsed_ms(start);
 
   start = now_ns();
   for (int64_t i = 0; i < count; ++i)
     if (i < prompt.audio_at || i >= prompt.audio_at + audio_tokens)
-      model_->embed(prompt.ids[static_cast<size_t>(i)], x + i * hidden);
+      model_->embed(prompt.ids[static_cast<size_t>(i)], x + i * stride);
   decoder_.forward(x, count, logits, abort_);
   timings_.prefill_ms = elapsed_ms(start);
 }
@@ -209,9 +209,9 @@ void Session::continue_with(const std::string &suffix, int64_t max_new_tokens, c
     if (decoder_.length() + static_cast<int64_t>(ids.size()) >= settings_.max_context)
       fail(CHATLLM_ASR_TOO_LONG, format("the conversation does not fit the context of %lld tokens",
                                         static_cast<long long>(settings_.max_context)));
-    const int64_t hidden = model_->config().decoder.hidden;
-    float *x = embeddings_.reserve(ids.size() * static_cast<size_t>(hidden));
-    for (size_t i = 0; i < ids.size(); ++i) model_->embed(ids[i], x + static_cast<int64_t>(i) * hidden);
+    const int64_t stride = row_stride(model_->config().decoder.hidden);
+    float *x = embeddings_.reserve(ids.size() * static_cast<size_t>(stride));
+    for (size_t i = 0; i < ids.size(); ++i) model_->embed(ids[i], x + static_cast<int64_t>(i) * stride);
     float *logits = logits_.reserve(static_cast<size_t>(model_->config().decoder.vocab));
     decoder_.forward(x, static_cast<int64_t>(ids.size()), logits, abort_);
     pending_ = -1;
@@ -237,7 +237,7 @@ std::vector<float> Session::encode(const float *pcm, int64_t samples, bool full_
     shape[0] = model_->config().encoder.total_tokens(mel_shape[1]);
     shape[1] = model_->config().encoder.output_dim;
     out.resize(static_cast<size_t>(shape[0] * shape[1]));
-    encoder_.run(mel.data(), mel_shape[1], full_attention, out.data(), abort_);
+    encoder_.run(mel.data(), mel_shape[1], full_attention, out.data(), shape[1], abort_);
   });
   if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(CHATLLM_ASR_ERROR, "encoding was aborted");
   return out;

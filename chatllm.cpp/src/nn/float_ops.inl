@@ -163,45 +163,82 @@ inline void kv_load(const void *x, int64_t n, float *out) {
   for (; i < n; ++i) out[i] = half_to_float(half[i]);
 }
 
-// Four positions at a time: their sums are independent chains, and each part of q is loaded once for all of them.
-inline void kv_scores(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores) {
-  const uint16_t *keys = static_cast<const uint16_t *>(k);
-  const int64_t whole = dim / W * W;
-  auto positions = [&](auto batch, int64_t p) {
-    V sum[batch];
-    each<batch>([&](auto b) { sum[b] = V::zero(); });
-    for (int64_t i = 0; i < whole; i += W) {
-      const V part = V::load(q + i);
-      each<batch>([&](auto b) { sum[b] = fma(part, V::load_half(keys + (p + b) * dim + i), sum[b]); });
-    }
-    each<batch>([&](auto b) {
-      float total = reduce_add(sum[b]);
-      for (int64_t i = whole; i < dim; ++i) total += q[i] * half_to_float(keys[(p + b) * dim + i]);
-      scores[p + b] = scale * total;
-    });
-  };
-  int64_t p = 0;
-  for (; p + 4 <= count; p += 4) positions(std::integral_constant<int, 4>{}, p);
-  for (; p < count; ++p) positions(std::integral_constant<int, 1>{}, p);
+inline void key_store(const float *x, int64_t dim, int64_t position, void *keys) {
+  uint16_t *target = static_cast<uint16_t *>(keys) + position / 16 * 16 * dim + position % 16;
+  uint16_t half[W];
+  int64_t i = 0;
+  for (; i + W <= dim; i += W) {
+    V::load(x + i).store_half(half);
+    for (int j = 0; j < W; ++j) target[(i + j) * 16] = half[j];
+  }
+  for (; i < dim; ++i) target[i * 16] = float_to_half(x[i]);
 }
 
-// Four vectors of the output stay in registers over all positions.
-inline void kv_accumulate(const float *p, const void *v, int64_t count, int64_t dim, float *out) {
+// C vectors of positions times H queries: per input C loads and conversions serve C H multiply-adds.
+template <int C, int H>
+inline void kv_scores_tile(const float *q, const uint16_t *keys, int64_t dim, V scale, float *scores, int64_t stride) {
+  V sum[C * H];
+  each<C * H>([&](auto i) { sum[i] = V::zero(); });
+  for (int64_t i = 0; i < dim; ++i) {
+    V key[C];
+    each<C>([&](auto c) { key[c] = V::load_half(keys + (c * W / 16 * dim + i) * 16 + c * W % 16); });
+    each<H>([&](auto h) {
+      const V factor = V::set(q[h * dim + i]);
+      each<C>([&](auto c) { sum[h * C + c] = fma(factor, key[c], sum[h * C + c]); });
+    });
+  }
+  each<H>([&](auto h) { each<C>([&](auto c) { (sum[h * C + c] * scale).store(scores + h * stride + c * W); }); });
+}
+
+inline void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale,
+                      float *scores, int64_t stride) {
+  constexpr int kFew = 16 / W, kMany = 4 > kFew ? 4 : kFew;  // vectors: at least sixteen positions
+  const uint16_t *keys = static_cast<const uint16_t *>(k);
+  const V factor = V::set(scale);
+  auto positions = [&](auto vectors, int64_t p) {
+    int64_t h = 0;
+    for (; h + 2 <= heads; h += 2)
+      kv_scores_tile<vectors, 2>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride);
+    if (h < heads)
+      kv_scores_tile<vectors, 1>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride);
+  };
+  int64_t p = 0;
+  for (; p + kMany * W <= count; p += kMany * W) positions(std::integral_constant<int, kMany>{}, p);
+  for (; p < count; p += 16) positions(std::integral_constant<int, kFew>{}, p);
+}
+
+// C vectors of H outputs stay in registers over all positions: C loads and conversions serve C H multiply-adds.
+template <int C, int H>
+inline void kv_accumulate_tile(const float *p, int64_t stride, const uint16_t *values, int64_t count, int64_t dim,
+                               float *out) {
+  V sum[C * H];
+  each<H>([&](auto h) { each<C>([&](auto c) { sum[h * C + c] = V::load(out + h * dim + c * W); }); });
+  for (int64_t t = 0; t < count; ++t) {
+    V value[C];
+    each<C>([&](auto c) { value[c] = V::load_half(values + t * dim + c * W); });
+    each<H>([&](auto h) {
+      const V weight = V::set(p[h * stride + t]);
+      each<C>([&](auto c) { sum[h * C + c] = fma(weight, value[c], sum[h * C + c]); });
+    });
+  }
+  each<H>([&](auto h) { each<C>([&](auto c) { sum[h * C + c].store(out + h * dim + c * W); }); });
+}
+
+inline void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
+                          float *out) {
   const uint16_t *values = static_cast<const uint16_t *>(v);
-  auto columns = [&](auto batch, int64_t i) {
-    V sum[batch];
-    each<batch>([&](auto b) { sum[b] = V::load(out + i + b * W); });
-    for (int64_t t = 0; t < count; ++t) {
-      const V weight = V::set(p[t]);
-      each<batch>([&](auto b) { sum[b] = fma(weight, V::load_half(values + t * dim + i + b * W), sum[b]); });
-    }
-    each<batch>([&](auto b) { sum[b].store(out + i + b * W); });
+  auto columns = [&](auto vectors, int64_t i) {
+    int64_t h = 0;
+    for (; h + 2 <= heads; h += 2)
+      kv_accumulate_tile<vectors, 2>(p + h * stride, stride, values + i, count, dim, out + h * dim + i);
+    if (h < heads) kv_accumulate_tile<vectors, 1>(p + h * stride, stride, values + i, count, dim, out + h * dim + i);
   };
   int64_t i = 0;
   for (; i + 4 * W <= dim; i += 4 * W) columns(std::integral_constant<int, 4>{}, i);
   for (; i + W <= dim; i += W) columns(std::integral_constant<int, 1>{}, i);
   for (; i < dim; ++i)
-    for (int64_t t = 0; t < count; ++t) out[i] += p[t] * half_to_float(values[t * dim + i]);
+    for (int64_t h = 0; h < heads; ++h)
+      for (int64_t t = 0; t < count; ++t) out[h * dim + i] += p[h * stride + t] * half_to_float(values[t * dim + i]);
 }
 
 // A tile of R rows and C vectors of columns stays in registers: per step of k, C loads of b and R broadcasts of a serve

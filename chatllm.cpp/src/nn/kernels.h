@@ -68,14 +68,16 @@ struct Epilogue {
 // A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
 //   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q), float sum[T] (d times the sum
 //   of q)
+constexpr int kMostTileTokens = 16;             // of any set
 constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit
 constexpr int64_t wide_blocks(int64_t cols) {
   return (cols + kWideBlock - 1) / kWideBlock;
 }
 constexpr int64_t kWideStretch = 16;  // blocks of inputs that are unpacked at a time
-// Two panels of a stretch in bfloat16, and the sums of all tokens with them.
-constexpr size_t wide_scratch(int64_t tokens) {
-  return static_cast<size_t>(2 * kWideStretch * kWideBlock * kPanel * 2 + (tokens + 2 * kWideTile) * 2 * kPanel * 4);
+// Floats of scratch for two panels of a stretch in bfloat16, and of the sums of all tokens with two panels.
+constexpr size_t kWideScratch = 2 * kWideStretch * kWideBlock * kPanel / 2;
+constexpr size_t wide_sums(int64_t tokens) {
+  return static_cast<size_t>((tokens + 2 * kWideTile - 1) / (2 * kWideTile) * (2 * kWideTile) * 2 * kPanel);
 }
 
 constexpr size_t int8_group_bytes(int tile_tokens) {
@@ -100,9 +102,16 @@ struct Kernels {
   // zero-filled.
   int wide_tokens;
   void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile);
-  // Tokens [first, first + count) of the output. scratch holds wide_scratch(count) bytes.
-  void (*multiply_wide)(const Matrix &w, const uint16_t *tiles, int64_t first, int64_t count, int64_t begin,
-                        int64_t end, float *out, const Grid &out_grid, const Epilogue &epilogue, uint8_t *scratch);
+  // The sums of `count` tokens with panels `panel` and, if there is one, `panel` + 1: [tile][2][16 tokens][16 rows]
+  // float32, wide_sums(count) of them. scratch holds kWideScratch floats.
+  void (*multiply_wide)(const Matrix &w, const uint16_t *tiles, int64_t count, int64_t panel, float *sums,
+                        float *scratch);
+  // Where these sums go: token i to out + offsets[i]; or, as block panel / 2 of packed tokens of w.rows inputs, to the
+  // next product: gelu(sum + bias), or silu(sum) up if there are sums `up` of a second matrix.
+  void (*store_wide)(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out,
+                     const int64_t *offsets, const Epilogue &epilogue);
+  void (*pack_sums)(const float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias,
+                    int64_t count, uint16_t *tiles);
 
   // Generic only: rows [begin, end) of w times tokens [0, count) of x. scratch holds cols floats.
   void (*multiply_rows)(const Matrix &w, const float *x, const Grid &grid, int64_t count, int64_t begin, int64_t end,
@@ -120,13 +129,18 @@ struct Kernels {
   float (*max)(const float *x, int64_t n);
   double (*sum_exp)(const float *x, int64_t n, float subtract);  // sum of exp(x - subtract)
 
-  // KV cache elements: float32 (generic) or fp16.
+  // KV cache elements: float32 (generic) or fp16. Keys are interleaved by 16 positions, [count / 16][dim][16], so that
+  // scores of neighbouring positions lie in one vector; values are [count][dim].
   size_t kv_bytes;
   void (*kv_store)(const float *x, int64_t n, void *out);
   void (*kv_load)(const void *x, int64_t n, float *out);
-  // scores[i] = scale * dot(q, k[i]), keys [count][dim];  out += sum_i p[i] v[i], values [count][dim]
-  void (*kv_scores)(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores);
-  void (*kv_accumulate)(const float *p, const void *v, int64_t count, int64_t dim, float *out);
+  void (*key_store)(const float *x, int64_t dim, int64_t position, void *keys);
+  // For `heads` queries q[h][dim] that share keys and values (GQA): scores[h * stride + i] = scale * dot(q[h], k[i]),
+  // written up to a multiple of 16 positions;  out[h][dim] += sum_i p[h * stride + i] v[i].
+  void (*kv_scores)(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale,
+                    float *scores, int64_t stride);
+  void (*kv_accumulate)(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
+                        float *out);
 
   // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
   int64_t (*peak_int8)(int64_t iterations);

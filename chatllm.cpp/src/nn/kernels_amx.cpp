@@ -187,38 +187,94 @@ void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *wei
   if constexpr (T > 1 && P > 1) _tile_stored(3, sums[3], 64);
 }
 
-void multiply_wide(const Matrix &w, const uint16_t *tiles, int64_t first, int64_t count, int64_t begin, int64_t end,
-                   float *out, const Grid &out_grid, const Epilogue &epilogue, uint8_t *scratch) {
+void multiply_wide(const Matrix &w, const uint16_t *tiles, int64_t count, int64_t panel, float *sums_out,
+                   float *scratch_floats) {
   _tile_loadconfig(&kTileConfig);
   const int64_t blocks = wide_blocks(w.cols), token_tiles = (count + kWideTile - 1) / kWideTile,
                 pairs = (token_tiles + 1) / 2;
+  const int panels = panel + 1 < w.panels() ? 2 : 1;
   const size_t tile_bytes = static_cast<size_t>(blocks * kTileBytes), packed = panel_bytes(w);
-  Sums *sums = reinterpret_cast<Sums *>(scratch + 2 * kStretch * kTileBytes);  // of each pair of token tiles, four
-  for (int64_t p = begin; p < end; p += 2) {
-    const int panels = p + 1 < end ? 2 : 1;
-    // The panels after these (of the next task, if not of this one), spread over the steps to come.
-    const uint8_t *ahead = w.data + static_cast<size_t>(p + 2) * packed;
-    const size_t fetch = p + 3 < w.panels() ? (2 * packed / static_cast<size_t>(pairs * blocks) + 63) / 64 * 64 : 0;
-    for (int64_t b = 0; b < blocks; b += kStretch) {
-      const int64_t stretch = std::min(kStretch, blocks - b);
-      for (int i = 0; i < panels; ++i) unpack(w, p + i, b, b + stretch, scratch + i * kStretch * kTileBytes);
-      for (int64_t t = 0; t < pairs; ++t, ahead += fetch * static_cast<size_t>(stretch)) {
-        const uint8_t *tokens =
-            reinterpret_cast<const uint8_t *>(tiles) + static_cast<size_t>(2 * t) * tile_bytes + b * kTileBytes;
-        const bool two = 2 * t + 1 < token_tiles;
-        auto *multiply = two ? (panels == 2 ? multiply_tiles<2, 2> : multiply_tiles<2, 1>)
-                             : (panels == 2 ? multiply_tiles<1, 2> : multiply_tiles<1, 1>);
-        multiply(tokens, tile_bytes, scratch, stretch, b == 0, ahead, fetch, sums + 4 * t);
-      }
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      float *target = out + out_grid.at(first + i);
-      for (int q = 0; q < panels; ++q)
-        store_results(sums[i / kWideTile * 2 + q][i % kWideTile], target, (p + q) * kPanel,
-                      std::min<int64_t>(kPanel, w.rows - (p + q) * kPanel), epilogue);
+  uint8_t *scratch = reinterpret_cast<uint8_t *>(scratch_floats);
+  Sums *sums = reinterpret_cast<Sums *>(sums_out);
+  // The panels after these, spread over the steps to come.
+  const uint8_t *ahead = w.data + static_cast<size_t>(panel + 2) * packed;
+  const size_t fetch = panel + 3 < w.panels() ? (2 * packed / static_cast<size_t>(pairs * blocks) + 63) / 64 * 64 : 0;
+  for (int64_t b = 0; b < blocks; b += kStretch) {
+    const int64_t stretch = std::min(kStretch, blocks - b);
+    for (int i = 0; i < panels; ++i) unpack(w, panel + i, b, b + stretch, scratch + i * kStretch * kTileBytes);
+    for (int64_t t = 0; t < pairs; ++t, ahead += fetch * static_cast<size_t>(stretch)) {
+      const uint8_t *tokens =
+          reinterpret_cast<const uint8_t *>(tiles) + static_cast<size_t>(2 * t) * tile_bytes + b * kTileBytes;
+      const bool two = 2 * t + 1 < token_tiles;
+      auto *multiply = two ? (panels == 2 ? multiply_tiles<2, 2> : multiply_tiles<2, 1>)
+                           : (panels == 2 ? multiply_tiles<1, 2> : multiply_tiles<1, 1>);
+      multiply(tokens, tile_bytes, scratch, stretch, b == 0, ahead, fetch, sums + 4 * t);
     }
   }
   _tile_release();
+}
+
+// Both panels of a token side by side: two lines of the output.
+template <bool kGelu, bool kAccumulate>
+void store_pairs(const float *sums, const float *bias, int64_t count, float *out, const int64_t *offsets) {
+  const V low_bias = bias != nullptr ? V::load(bias) : V::zero(),
+          high_bias = bias != nullptr ? V::load(bias + 16) : V::zero();
+  for (int64_t i = 0; i < count; ++i) {
+    const float *token = sums + i / kWideTile * 2 * kWideTile * kPanel + i % kWideTile * kPanel;
+    float *target = out + offsets[i];
+    V low = V::load(token) + low_bias, high = V::load(token + kWideTile * kPanel) + high_bias;
+    if constexpr (kGelu) low = vgelu(low), high = vgelu(high);
+    if constexpr (kAccumulate) low = low + V::load(target), high = high + V::load(target + 16);
+    low.store(target);
+    high.store(target + 16);
+  }
+}
+
+void store_wide(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out, const int64_t *offsets,
+                const Epilogue &e) {
+  const int64_t row = panel * kPanel;
+  if (w.rows - row >= 2 * kPanel) {
+    const float *bias = e.bias != nullptr ? e.bias + row : nullptr;
+    auto *store = e.gelu ? (e.accumulate ? store_pairs<true, true> : store_pairs<true, false>)
+                         : (e.accumulate ? store_pairs<false, true> : store_pairs<false, false>);
+    return store(sums, bias, count, out + row, offsets);
+  }
+  alignas(64) float values[kPanel];
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t at = row; at < w.rows; at += kPanel) {
+      const int64_t tile = i / kWideTile * 2 + (at - row) / kPanel;
+      V::load(sums + (tile * kWideTile + i % kWideTile) * kPanel).store(values);
+      store_results(values, out + offsets[i], at, std::min<int64_t>(kPanel, w.rows - at), e);
+    }
+}
+
+inline V silu_times(V gate, V up) {
+  return gate / (V::set(1.0f) + vexp(V::zero() - gate)) * up;
+}
+
+void pack_sums(const float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
+               uint16_t *tiles) {
+  const int64_t row = panel * kPanel, block = panel / 2, tile_values = wide_blocks(w.rows) * kWideTile * kWideBlock;
+  alignas(64) float biases[2 * kPanel] = {};
+  if (bias != nullptr) std::copy_n(bias + row, std::min<int64_t>(2 * kPanel, w.rows - row), biases);
+  const V low_bias = V::load(biases), high_bias = V::load(biases + kPanel);
+  const bool second = w.rows - row > kPanel;  // else the second panel's sums are none
+  for (int64_t t = 0; t < (count + kWideTile - 1) / kWideTile; ++t) {
+    uint16_t *target = tiles + t * tile_values + block * kWideTile * kWideBlock;
+    for (int64_t i = 0; i < kWideTile; ++i, target += kWideBlock) {
+      const int64_t at = (2 * t * kWideTile + i) * kPanel, next = at + kWideTile * kPanel;
+      V low = V::load(sums + at), high = second ? V::load(sums + next) : V::zero();
+      if (up != nullptr) {
+        low = silu_times(low, V::load(up + at));
+        high = second ? silu_times(high, V::load(up + next)) : high;
+      } else {
+        low = vgelu(low + low_bias);
+        high = vgelu(high + high_bias);
+      }
+      const __m512bh pair = _mm512_cvtne2ps_pbh(high.v, low.v);
+      std::memcpy(target, &pair, sizeof pair);
+    }
+  }
 }
 
 int64_t peak_bf16(int64_t iterations) {
@@ -248,11 +304,16 @@ int64_t peak_bf16(int64_t iterations) {
 
 }  // namespace
 
-extern const Kernels kAmxKernels = {
-    "amx",    kTile,      pack_int8, pack_float,    multiply,  16,        pack_wide,  multiply_wide, nullptr,
-    sgemm,    layer_norm, rms_norm,  silu_mul,      gelu,      softmax,   max_of,     sum_exp,       sizeof(uint16_t),
-    kv_store, kv_load,    kv_scores, kv_accumulate, peak_int8, peak_bf16, peak_float, read_memory,
-};
+extern const Kernels kAmxKernels = [] {
+  Kernels k = vector_kernels("amx");
+  k.wide_tokens = 16;
+  k.pack_wide = pack_wide;
+  k.multiply_wide = multiply_wide;
+  k.store_wide = store_wide;
+  k.pack_sums = pack_sums;
+  k.peak_bf16 = peak_bf16;
+  return k;
+}();
 
 }  // namespace chatllm
 

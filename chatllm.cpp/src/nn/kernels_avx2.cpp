@@ -240,11 +240,7 @@ inline int64_t peak_int8(int64_t iterations) {
 
 }  // namespace
 
-extern const Kernels kAvx2Kernels = {
-    "avx2",   kTile,      pack_int8, pack_float,    multiply,  0,          nullptr,    nullptr,     nullptr,
-    sgemm,    layer_norm, rms_norm,  silu_mul,      gelu,      softmax,    max_of,     sum_exp,     sizeof(uint16_t),
-    kv_store, kv_load,    kv_scores, kv_accumulate, peak_int8, peak_float, peak_float, read_memory,
-};
+extern const Kernels kAvx2Kernels = vector_kernels("avx2");
 
 }  // namespace chatllm
 

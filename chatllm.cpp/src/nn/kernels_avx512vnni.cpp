@@ -28,12 +28,7 @@ namespace {
 
 }  // namespace
 
-extern const Kernels kAvx512VnniKernels = {
-    "avx512vnni",  kTile,     pack_int8,  pack_float,       multiply,    0,        nullptr,
-    nullptr,       nullptr,   sgemm,      layer_norm,       rms_norm,    silu_mul, gelu,
-    softmax,       max_of,    sum_exp,    sizeof(uint16_t), kv_store,    kv_load,  kv_scores,
-    kv_accumulate, peak_int8, peak_float, peak_float,       read_memory,
-};
+extern const Kernels kAvx512VnniKernels = vector_kernels("avx512vnni");
 
 }  // namespace chatllm
 

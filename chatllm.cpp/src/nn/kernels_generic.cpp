@@ -108,15 +108,30 @@ void kv_load(const void *x, int64_t n, float *out) {
   std::memcpy(out, x, static_cast<size_t>(n) * sizeof(float));
 }
 
-void kv_scores(const float *q, const void *k, int64_t count, int64_t dim, float scale, float *scores) {
-  const float *keys = static_cast<const float *>(k);
-  for (int64_t i = 0; i < count; ++i) scores[i] = scale * dot(q, keys + i * dim, dim);
+void key_store(const float *x, int64_t dim, int64_t position, void *keys) {
+  float *target = static_cast<float *>(keys) + position / 16 * 16 * dim + position % 16;
+  for (int64_t i = 0; i < dim; ++i) target[i * 16] = x[i];
 }
 
-void kv_accumulate(const float *p, const void *v, int64_t count, int64_t dim, float *out) {
+void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale, float *scores,
+               int64_t stride) {
+  for (int64_t p = 0; p < count; p += 16) {
+    const float *keys = static_cast<const float *>(k) + p * dim;
+    for (int64_t h = 0; h < heads; ++h) {
+      float sum[16] = {};
+      for (int64_t i = 0; i < dim; ++i)
+        for (int64_t j = 0; j < 16; ++j) sum[j] += q[h * dim + i] * keys[i * 16 + j];
+      for (int64_t j = 0; j < 16; ++j) scores[h * stride + p + j] = scale * sum[j];
+    }
+  }
+}
+
+void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
+                   float *out) {
   const float *values = static_cast<const float *>(v);
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t j = 0; j < dim; ++j) out[j] += p[i] * values[i * dim + j];
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < dim; ++j) out[h * dim + j] += p[h * stride + i] * values[i * dim + j];
 }
 
 // Multiply-adds in 32 independent lanes; the same loop for the "int8" figure, since this set has no integer products.
@@ -143,10 +158,31 @@ uint64_t read_memory(const uint8_t *data, size_t bytes) {
 
 }  // namespace
 
-const Kernels kGenericKernels = {
-    "generic", 0,          nullptr,   nullptr,       nullptr,    0,          nullptr,    nullptr,     multiply_rows,
-    sgemm,     layer_norm, rms_norm,  silu_mul,      gelu,       softmax,    max_of,     sum_exp,     sizeof(float),
-    kv_store,  kv_load,    kv_scores, kv_accumulate, peak_float, peak_float, peak_float, read_memory,
-};
+constexpr Kernels generic_kernels() {
+  Kernels k{};
+  k.name = "generic";
+  k.multiply_rows = multiply_rows;
+  k.sgemm = sgemm;
+  k.layer_norm = layer_norm;
+  k.rms_norm = rms_norm;
+  k.silu_mul = silu_mul;
+  k.gelu = gelu;
+  k.softmax = softmax;
+  k.max = max_of;
+  k.sum_exp = sum_exp;
+  k.kv_bytes = sizeof(float);
+  k.kv_store = kv_store;
+  k.kv_load = kv_load;
+  k.key_store = key_store;
+  k.kv_scores = kv_scores;
+  k.kv_accumulate = kv_accumulate;
+  k.peak_int8 = peak_float;
+  k.peak_bf16 = peak_float;
+  k.peak_float = peak_float;
+  k.read = read_memory;
+  return k;
+}
+
+const Kernels kGenericKernels = generic_kernels();
 
 }  // namespace chatllm

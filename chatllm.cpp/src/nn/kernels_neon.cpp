@@ -18,11 +18,7 @@ namespace {
 
 }  // namespace
 
-extern const Kernels kNeonKernels = {
-    "neon",   kTile,      pack_int8, pack_float,    multiply,  0,          nullptr,    nullptr,     nullptr,
-    sgemm,    layer_norm, rms_norm,  silu_mul,      gelu,      softmax,    max_of,     sum_exp,     sizeof(uint16_t),
-    kv_store, kv_load,    kv_scores, kv_accumulate, peak_int8, peak_float, peak_float, read_memory,
-};
+extern const Kernels kNeonKernels = vector_kernels("neon");
 
 }  // namespace chatllm
 

@@ -8,121 +8,338 @@ namespace {
 
 // Packed tokens of a block stay in the second-level caches while all panels pass by.
 constexpr size_t kBlockBytes = size_t{3} << 19;
+constexpr int64_t kUnit = 64;        // hidden values that a task of a feed-forward layer makes: whole pairs of groups
+constexpr int64_t kSingleUnit = 32;  // the same for a single tile
 
 int64_t padded_cols(int64_t cols) {
   return (cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);
 }
 
+int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+void normalize(const Kernels &kernels, const Norm &norm, const float *x, int64_t n, float *out) {
+  if (norm.bias != nullptr)
+    kernels.layer_norm(x, norm.weight, norm.bias, norm.eps, n, out);
+  else
+    kernels.rms_norm(x, norm.weight, norm.eps, n, out);
+}
+
+// Rows of two matrices [begin, begin + count) after each other: hidden values before their activation.
+void activate(const Kernels &kernels, Activation activation, float *values, const float *up, int64_t n) {
+  if (activation == Activation::SwiGlu)
+    kernels.silu_mul(values, up, n, values);
+  else
+    kernels.gelu(values, n);
+}
+
+Epilogue epilogue_of(const Linear::Part &part, const Output &out) {
+  return {part.bias, out.activation == Activation::Gelu, out.accumulate};
+}
+
+// The first part of a feed-forward layer makes the hidden values or their gates; the second, if any, what is gated.
+int64_t hidden_size(const Linear &expand) {
+  return expand.parts[0].matrix.rows;
+}
+
 }  // namespace
 
 void Products::release() {
-  int8_tiles_.release();
-  float_tiles_.release();
-  wide_tiles_.release();
-  for (auto &scratch : scratch_) scratch.release();
+  for (Packed *packed : {&packed_, &hidden_}) *packed = {};
+  rows_.release();
+  hidden_rows_.release();
+  for (Local &local : local_) local = {};
+  offsets_ = {};
 }
 
-void Products::run(const Linear &linear, const float *x, const Grid &in, int64_t tokens, float *out,
-                   const Grid &out_grid, Activation activation, bool accumulate) {
-  if (kernels_.tile_tokens == 0) return run_rows(linear, x, in, tokens, out, out_grid, activation, accumulate);
-  const bool wide = kernels_.wide_tokens > 0 && tokens >= kernels_.wide_tokens;
-  const int tile = wide ? kWideTile : kernels_.tile_tokens;
-  const size_t value_bytes = wide || is_int8(linear.parts[0].matrix.layout) ? 2 : 4;  // int8 with its scales: under two
-  const size_t tile_bytes = static_cast<size_t>(padded_cols(linear.cols) * tile) * value_bytes;
+// Tokens of a block, of equal size and of whole pairs of tiles.
+int64_t Products::block_tokens(int64_t cols, int64_t tokens, bool wide, bool int8) const {
+  const int tile = tile_tokens(wide);
+  const size_t value_bytes = wide || int8 ? 2 : 4;  // int8 with its scales: under two
+  const size_t tile_bytes = static_cast<size_t>(padded_cols(cols) * tile) * value_bytes;
   const int64_t most = std::max<int64_t>(static_cast<int64_t>(kBlockBytes / tile_bytes) / 2 * 2, 2) * tile;
-  const int64_t blocks = (tokens + most - 1) / most;
-  const int64_t block =
-      std::min(most, ((tokens + blocks - 1) / blocks + 2 * tile - 1) / (2 * tile) * (2 * tile));  // of equal size
+  return std::min(most, divide_up(divide_up(tokens, divide_up(tokens, most)), 2 * tile) * (2 * tile));
+}
+
+// Room for packed tokens of `cols` inputs in every form that the layer's matrices read.
+void Products::reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, bool wide) {
+  const size_t count = static_cast<size_t>(tiles);
+  if (wide) {
+    packed.wide_tile = static_cast<size_t>(wide_blocks(cols)) * kWideTile * kWideBlock;
+    packed.wide.reserve(packed.wide_tile * count);
+    return;
+  }
+  const int tile = kernels_.tile_tokens;
+  packed.int8_tile = static_cast<size_t>(padded_cols(cols) / kGroup) * int8_group_bytes(tile);
+  packed.float_tile = static_cast<size_t>(cols) * static_cast<size_t>(tile);
+  for (const auto &part : linear.parts)
+    if (is_int8(part.matrix.layout))
+      packed.int8.reserve(packed.int8_tile * count);
+    else
+      packed.floats.reserve(packed.float_tile * count);
+}
+
+// Packs tokens [first, first + count) as a tile.
+void Products::pack(Packed &packed, int64_t tile, const Linear &linear, const Input &in, int64_t first, int64_t count,
+                    bool wide, Local &local) {
+  const float *x = in.x;
+  Grid grid = in.grid;
+  const int64_t cols = linear.cols;
+  if (in.norm.weight != nullptr) {
+    float *rows = local.scratch.data();
+    for (int64_t i = 0; i < count; ++i)
+      normalize(kernels_, in.norm, in.x + in.grid.at(first + i), cols, rows + i * cols);
+    x = rows, grid = Grid::rows(cols), first = 0;
+  }
+  const int n = static_cast<int>(count);
+  const size_t t = static_cast<size_t>(tile);
+  if (wide) return kernels_.pack_wide(x, grid, first, n, cols, packed.wide.data() + t * packed.wide_tile);
+  bool any_int8 = false, any_float = false;
+  for (const auto &part : linear.parts) (is_int8(part.matrix.layout) ? any_int8 : any_float) = true;
+  if (any_int8) kernels_.pack_int8(x, grid, first, n, cols, packed.int8.data() + t * packed.int8_tile);
+  if (any_float) kernels_.pack_float(x, grid, first, n, cols, packed.floats.data() + t * packed.float_tile);
+}
+
+void Products::pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, bool wide) {
+  const int tile = tile_tokens(wide);
+  const int64_t tiles = divide_up(tokens, tile);
+  reserve(packed_, linear, linear.cols, tiles, wide);
+  if (in.norm.weight != nullptr)
+    for (Local &local : local_) local.scratch.reserve(static_cast<size_t>(linear.cols * tile));
+  pool_.run(tiles, [&](int64_t t, int thread) {
+    pack(packed_, t, linear, in, first + t * tile, std::min<int64_t>(tile, tokens - t * tile), wide,
+         local_[static_cast<size_t>(thread)]);
+  });
+}
+
+void Products::run(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
+  if (kernels_.tile_tokens == 0) return run_rows(linear, in, tokens, out);
+  const bool wide = is_wide(tokens);
+  if (!wide && tokens <= kernels_.tile_tokens) return run_single(linear, in, tokens, out);
+  const int64_t block = block_tokens(linear.cols, tokens, wide, is_int8(linear.parts[0].matrix.layout));
   for (int64_t first = 0; first < tokens; first += block) {
     const int64_t count = std::min(block, tokens - first);
+    pack_all(linear, in, first, count, wide);
     if (wide)
-      run_wide(linear, x, in, first, count, out, out_grid, activation, accumulate);
+      multiply_wide(linear, packed_, first, count, out);
     else
-      run_block(linear, x, in, first, count, out, out_grid, activation, accumulate);
+      multiply_tiles(linear, packed_, first, count, out);
   }
 }
 
-void Products::run_rows(const Linear &linear, const float *x, const Grid &in, int64_t tokens, float *out,
-                        const Grid &out_grid, Activation activation, bool accumulate) {
-  for (auto &scratch : scratch_) scratch.reserve(static_cast<size_t>(linear.cols));
+void Products::feed_forward(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
+                            int64_t tokens, const Output &out) {
+  if (kernels_.tile_tokens == 0) return feed_forward_rows(expand, activation, contract, in, tokens, out);
+  const bool wide = is_wide(tokens);
+  const int64_t hidden = hidden_size(expand);
+  if (!wide && tokens <= kernels_.tile_tokens) {
+    expand_single(expand, activation, in, tokens);
+    return run_single(contract, Input(hidden_rows_.data(), hidden), tokens, out);
+  }
+  const int64_t block =
+      block_tokens(std::max(hidden, expand.cols), tokens, wide,
+                   is_int8(expand.parts[0].matrix.layout) && is_int8(contract.parts[0].matrix.layout));
+  for (int64_t first = 0; first < tokens; first += block) {
+    const int64_t count = std::min(block, tokens - first);
+    pack_all(expand, in, first, count, wide);
+    reserve(hidden_, contract, hidden, divide_up(count, tile_tokens(wide)), wide);
+    if (wide) {
+      expand_wide(expand, activation, count);
+      multiply_wide(contract, hidden_, first, count, out);
+    } else {
+      expand_tiles(expand, activation, contract, count);
+      multiply_tiles(contract, hidden_, first, count, out);
+    }
+  }
+}
+
+// ---- the generic set: rows as they are in the file ----
+
+void Products::run_rows(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
+  Input source = in;
+  if (in.norm.weight != nullptr) {
+    float *rows = rows_.reserve(static_cast<size_t>(tokens * linear.cols));
+    pool_.run(tokens, [&](int64_t t, int) {
+      normalize(kernels_, in.norm, in.x + in.grid.at(t), linear.cols, rows + t * linear.cols);
+    });
+    source = Input(rows, linear.cols);
+  }
+  for (Local &local : local_) local.scratch.reserve(static_cast<size_t>(linear.cols));
   for (const auto &part : linear.parts) {
-    const Epilogue epilogue{part.bias, activation == Activation::Gelu, accumulate};
     constexpr int64_t kRows = 16;
-    pool_.run((part.matrix.rows + kRows - 1) / kRows, [&](int64_t task, int thread) {
+    pool_.run(divide_up(part.matrix.rows, kRows), [&](int64_t task, int thread) {
       const int64_t begin = task * kRows, end = std::min(begin + kRows, part.matrix.rows);
-      kernels_.multiply_rows(part.matrix, x, in, tokens, begin, end, out + part.offset, out_grid, epilogue,
-                             scratch_[static_cast<size_t>(thread)].data());
+      kernels_.multiply_rows(part.matrix, source.x, source.grid, tokens, begin, end, out.x + part.offset, out.grid,
+                             epilogue_of(part, out), local_[static_cast<size_t>(thread)].scratch.data());
     });
   }
 }
 
-void Products::run_block(const Linear &linear, const float *x, const Grid &in, int64_t first, int64_t tokens,
-                         float *out, const Grid &out_grid, Activation activation, bool accumulate) {
-  const int tile = kernels_.tile_tokens;
-  const int64_t tiles = (tokens + tile - 1) / tile;
-  const size_t int8_tile = static_cast<size_t>(padded_cols(linear.cols) / kGroup) * int8_group_bytes(tile);
-  const size_t float_tile = static_cast<size_t>(linear.cols) * static_cast<size_t>(tile);
-  bool any_int8 = false, any_float = false;
-  for (const auto &part : linear.parts) (is_int8(part.matrix.layout) ? any_int8 : any_float) = true;
-  uint8_t *int8_data = any_int8 ? int8_tiles_.reserve(int8_tile * static_cast<size_t>(tiles)) : nullptr;
-  float *float_data = any_float ? float_tiles_.reserve(float_tile * static_cast<size_t>(tiles)) : nullptr;
-  pool_.run(tiles, [&](int64_t t, int) {
-    const int count = static_cast<int>(std::min<int64_t>(tile, tokens - t * tile));
-    if (any_int8)
-      kernels_.pack_int8(x, in, first + t * tile, count, linear.cols, int8_data + int8_tile * static_cast<size_t>(t));
-    if (any_float)
-      kernels_.pack_float(x, in, first + t * tile, count, linear.cols,
-                          float_data + float_tile * static_cast<size_t>(t));
+void Products::feed_forward_rows(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
+                                 int64_t tokens, const Output &out) {
+  float *values = hidden_rows_.reserve(static_cast<size_t>(tokens * expand.rows));
+  run_rows(expand, in, tokens, Output(values, expand.rows));
+  pool_.run(tokens, [&](int64_t t, int) {
+    float *row = values + t * expand.rows;
+    activate(kernels_, activation, row, row + hidden_size(expand), hidden_size(expand));
   });
+  run_rows(contract, Input(values, expand.rows), tokens, out);
+}
 
-  int64_t panels = 0;
-  for (const auto &part : linear.parts) panels += part.matrix.panels();
-  // Enough chunks that no thread waits long for another, of whole pairs of panels; fewer where weights are read only
-  // once.
-  const int64_t chunk = std::max<int64_t>((panels / (pool_.size() * (tiles == 1 ? 3 : 8)) + 1) / 2 * 2, 2);
-  const int64_t step = tiles == 1 ? chunk : 2;  // with many tiles a pair of panels stays in the first-level cache
-  run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int) {
-    const Matrix &w = part.matrix;
-    const Epilogue epilogue{part.bias, activation == Activation::Gelu, accumulate};
-    for (int64_t p = begin; p < end; p += step)
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int count = static_cast<int>(std::min<int64_t>(tile, tokens - t * tile));
-        int64_t offsets[16];
-        for (int i = 0; i < count; ++i) offsets[i] = out_grid.at(first + t * tile + i);
-        const void *data = is_int8(w.layout)
-                               ? static_cast<const void *>(int8_data + int8_tile * static_cast<size_t>(t))
-                               : static_cast<const void *>(float_data + float_tile * static_cast<size_t>(t));
-        kernels_.multiply(w, data, count, p, std::min(p + step, end), out + part.offset, offsets, epilogue);
-      }
-  });
+// ---- a single tile: decoding ----
+
+// Each thread packs the few tokens for itself: less work than waiting for one that does it for all.
+const Products::Packed &Products::local_tile(Local &local, const Linear &linear, const Input &in, int64_t tokens) {
+  if (local.packed_for != product_) {
+    pack(local.packed, 0, linear, in, 0, tokens, false, local);
+    local.packed_for = product_;
+  }
+  return local.packed;
 }
 
 // Calls f(part, begin, end, thread) for chunks of panels of all parts, in one parallel region.
 template <class F>
 void Products::run_panels(const Linear &linear, int64_t chunk, F &&f) {
   int64_t tasks = 0;
-  for (const auto &part : linear.parts) tasks += (part.matrix.panels() + chunk - 1) / chunk;
+  for (const auto &part : linear.parts) tasks += divide_up(part.matrix.panels(), chunk);
   pool_.run(tasks, [&](int64_t task, int thread) {
     const Linear::Part *part = linear.parts.data();
-    for (int64_t chunks; task >= (chunks = (part->matrix.panels() + chunk - 1) / chunk); ++part) task -= chunks;
+    for (int64_t chunks; task >= (chunks = divide_up(part->matrix.panels(), chunk)); ++part) task -= chunks;
     f(*part, task * chunk, std::min((task + 1) * chunk, part->matrix.panels()), thread);
   });
 }
 
-void Products::run_wide(const Linear &linear, const float *x, const Grid &in, int64_t first, int64_t tokens, float *out,
-                        const Grid &out_grid, Activation activation, bool accumulate) {
-  const int64_t tiles = (tokens + kWideTile - 1) / kWideTile;
-  const size_t tile_size = static_cast<size_t>(wide_blocks(linear.cols)) * kWideTile * kWideBlock;
-  uint16_t *data = wide_tiles_.reserve(tile_size * static_cast<size_t>(tiles));
-  for (auto &scratch : scratch_) scratch.reserve(wide_scratch(tokens) / sizeof(float));
-  pool_.run(tiles, [&](int64_t t, int) {
-    const int count = static_cast<int>(std::min<int64_t>(kWideTile, tokens - t * kWideTile));
-    kernels_.pack_wide(x, in, first + t * kWideTile, count, linear.cols, data + tile_size * static_cast<size_t>(t));
+void Products::run_single(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
+  ++product_;
+  for (Local &local : local_) {
+    reserve(local.packed, linear, linear.cols, 1, false);
+    local.scratch.reserve(static_cast<size_t>(linear.cols * tokens));
+  }
+  int64_t panels = 0;
+  for (const auto &part : linear.parts) panels += part.matrix.panels();
+  // Enough chunks that no thread waits long for another, but long ones: memory is read fastest in long stretches.
+  const int64_t chunk = std::max<int64_t>(panels / (pool_.size() * 4), 2);
+  int64_t offsets[kMostTileTokens];
+  for (int64_t i = 0; i < tokens; ++i) offsets[i] = out.grid.at(i);
+  run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int thread) {
+    const Packed &packed = local_tile(local_[static_cast<size_t>(thread)], linear, in, tokens);
+    kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, 0), static_cast<int>(tokens), begin, end,
+                      out.x + part.offset, offsets, epilogue_of(part, out));
   });
-  run_panels(linear, 2, [&](const Linear::Part &part, int64_t begin, int64_t end, int thread) {
-    const Epilogue epilogue{part.bias, activation == Activation::Gelu, accumulate};
-    kernels_.multiply_wide(part.matrix, data, first, tokens, begin, end, out + part.offset, out_grid, epilogue,
-                           reinterpret_cast<uint8_t *>(scratch_[static_cast<size_t>(thread)].data()));
+}
+
+// hidden_rows_[tokens][hidden] = activation(expand(x)).
+void Products::expand_single(const Linear &expand, Activation activation, const Input &in, int64_t tokens) {
+  ++product_;
+  for (Local &local : local_) {
+    reserve(local.packed, expand, expand.cols, 1, false);
+    local.scratch.reserve(static_cast<size_t>(std::max(expand.cols, 2 * kSingleUnit) * tokens));
+  }
+  const int64_t hidden = hidden_size(expand), units = divide_up(hidden, kSingleUnit);
+  const int64_t chunk = std::max<int64_t>(units / (pool_.size() * 4), 1);
+  float *rows = hidden_rows_.reserve(static_cast<size_t>(tokens * hidden));
+  int64_t offsets[kMostTileTokens];
+  for (int64_t i = 0; i < tokens; ++i) offsets[i] = i * kSingleUnit;
+  pool_.run(divide_up(units, chunk), [&](int64_t task, int thread) {
+    Local &local = local_[static_cast<size_t>(thread)];
+    const Packed &packed = local_tile(local, expand, in, tokens);
+    float *values = local.scratch.data(), *up = values + tokens * kSingleUnit;
+    for (int64_t unit = task * chunk; unit < std::min((task + 1) * chunk, units); ++unit) {
+      const int64_t row = unit * kSingleUnit, panel = row / kPanel, count = std::min(kSingleUnit, hidden - row);
+      for (const auto &part : expand.parts) {
+        // The kernel writes where the rows stand in the whole matrix.
+        float *target = (&part == expand.parts.data() ? values : up) - row;
+        kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, 0), static_cast<int>(tokens), panel,
+                          std::min(panel + kSingleUnit / kPanel, part.matrix.panels()), target, offsets, {part.bias});
+      }
+      for (int64_t t = 0; t < tokens; ++t) {
+        activate(kernels_, activation, values + t * kSingleUnit, up + t * kSingleUnit, count);
+        std::copy_n(values + t * kSingleUnit, count, rows + t * hidden + row);
+      }
+    }
+  });
+}
+
+// ---- many tiles ----
+
+void Products::multiply_tiles(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens,
+                              const Output &out) {
+  const int tile = kernels_.tile_tokens;
+  const int64_t tiles = divide_up(tokens, tile);
+  int64_t panels = 0;
+  for (const auto &part : linear.parts) panels += part.matrix.panels();
+  // Enough chunks that no thread waits long for another, of whole pairs of panels, which stay in the first-level cache.
+  const int64_t chunk = std::max<int64_t>((panels / (pool_.size() * 8) + 1) / 2 * 2, 2);
+  run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int) {
+    const Matrix &w = part.matrix;
+    const Epilogue epilogue = epilogue_of(part, out);
+    for (int64_t p = begin; p < end; p += 2)
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int count = static_cast<int>(std::min<int64_t>(tile, tokens - t * tile));
+        int64_t offsets[kMostTileTokens];
+        for (int i = 0; i < count; ++i) offsets[i] = out.grid.at(first + t * tile + i);
+        kernels_.multiply(w, packed.tile(w.layout, t), count, p, std::min(p + 2, end), out.x + part.offset, offsets,
+                          epilogue);
+      }
+  });
+}
+
+// hidden_ = pack(activation(expand(packed_))).
+void Products::expand_tiles(const Linear &expand, Activation activation, const Linear &contract, int64_t tokens) {
+  const int tile = kernels_.tile_tokens;
+  const int64_t tiles = divide_up(tokens, tile), hidden = hidden_size(expand);
+  for (Local &local : local_) local.scratch.reserve(static_cast<size_t>(2 * tile * kUnit));
+  const bool int8 = is_int8(contract.parts[0].matrix.layout);
+  int64_t offsets[kMostTileTokens];
+  for (int i = 0; i < tile; ++i) offsets[i] = i * kUnit;
+  pool_.run(divide_up(hidden, kUnit), [&](int64_t unit, int thread) {
+    float *values = local_[static_cast<size_t>(thread)].scratch.data(), *up = values + tile * kUnit;
+    const int64_t row = unit * kUnit, panel = row / kPanel, rows = std::min(kUnit, hidden - row);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int count = static_cast<int>(std::min<int64_t>(tile, tokens - t * tile));
+      for (const auto &part : expand.parts) {
+        float *target = (&part == expand.parts.data() ? values : up) - row;
+        kernels_.multiply(part.matrix, packed_.tile(part.matrix.layout, t), count, panel,
+                          std::min(panel + kUnit / kPanel, part.matrix.panels()), target, offsets, {part.bias});
+      }
+      for (int i = 0; i < count; ++i) activate(kernels_, activation, values + i * kUnit, up + i * kUnit, rows);
+      const size_t at = static_cast<size_t>(t);
+      if (int8)
+        kernels_.pack_int8(
+            values, Grid::rows(kUnit), 0, count, rows,
+            hidden_.int8.data() + at * hidden_.int8_tile + static_cast<size_t>(row / kGroup) * int8_group_bytes(tile));
+      else
+        kernels_.pack_float(values, Grid::rows(kUnit), 0, count, rows,
+                            hidden_.floats.data() + at * hidden_.float_tile + row * tile);
+    }
+  });
+}
+
+// ---- many tokens on a matrix unit ----
+
+void Products::multiply_wide(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens,
+                             const Output &out) {
+  offsets_.resize(static_cast<size_t>(tokens));
+  for (int64_t i = 0; i < tokens; ++i) offsets_[static_cast<size_t>(i)] = out.grid.at(first + i);
+  for (Local &local : local_) local.scratch.reserve(kWideScratch + wide_sums(tokens));
+  run_panels(linear, 2, [&](const Linear::Part &part, int64_t panel, int64_t, int thread) {
+    float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *sums = scratch + kWideScratch;
+    kernels_.multiply_wide(part.matrix, packed.wide.data(), tokens, panel, sums, scratch);
+    kernels_.store_wide(sums, part.matrix, panel, tokens, out.x + part.offset, offsets_.data(), epilogue_of(part, out));
+  });
+}
+
+void Products::expand_wide(const Linear &expand, Activation activation, int64_t tokens) {
+  const bool gated = activation == Activation::SwiGlu;
+  for (Local &local : local_) local.scratch.reserve(kWideScratch + (gated ? 2 : 1) * wide_sums(tokens));
+  const Linear::Part &part = expand.parts[0];
+  pool_.run(divide_up(part.matrix.panels(), 2), [&](int64_t pair, int thread) {
+    float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *sums = scratch + kWideScratch;
+    float *up = gated ? sums + wide_sums(tokens) : nullptr;
+    kernels_.multiply_wide(part.matrix, packed_.wide.data(), tokens, 2 * pair, sums, scratch);
+    if (gated) kernels_.multiply_wide(expand.parts[1].matrix, packed_.wide.data(), tokens, 2 * pair, up, scratch);
+    kernels_.pack_sums(sums, up, part.matrix, 2 * pair, part.bias, tokens, hidden_.wide.data());
   });
 }
 

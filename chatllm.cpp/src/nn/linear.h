@@ -20,45 +20,110 @@ struct Linear {
   int64_t rows = 0, cols = 0;
 };
 
-enum class Activation { None, Gelu };
+enum class Activation { None, Gelu, SwiGlu };
+
+// A normalization of each token on its way into a product; without a weight there is none, without a bias it is
+// RMSNorm.
+struct Norm {
+  const float *weight = nullptr, *bias = nullptr;
+  float eps = 0;
+};
+
+// Tokens that a product reads.
+struct Input {
+  const float *x;
+  Grid grid;
+  Norm norm = {};
+
+  Input(const float *data, const Grid &where) : x(data), grid(where) {}
+  Input(const float *data, int64_t stride, const Norm &n = {}) : x(data), grid(Grid::rows(stride)), norm(n) {}
+};
+
+// Where a product's results go.
+struct Output {
+  float *x;
+  Grid grid;
+  Activation activation = Activation::None;
+  bool accumulate = false;  // out += instead of out =: the residual connection
+
+  Output(float *data, const Grid &where, Activation a = Activation::None) : x(data), grid(where), activation(a) {}
+  Output(float *data, int64_t stride, Activation a = Activation::None, bool add = false)
+      : x(data), grid(Grid::rows(stride)), activation(a), accumulate(add) {}
+};
+
+// Floats from one token to the next in a buffer of rows: a line more than they need where they would otherwise all
+// fall into the same few sets of a cache.
+constexpr int64_t row_stride(int64_t width) {
+  return width % 256 == 0 ? width + 16 : width;
+}
 
 // Computes products; owns the packed tokens. One at a time per object.
 class Products {
  public:
   Products(const Kernels &kernels, ThreadPool &pool)
-      : kernels_(kernels), pool_(pool), scratch_(static_cast<size_t>(pool.size())) {}
+      : kernels_(kernels), pool_(pool), local_(static_cast<size_t>(pool.size())) {}
 
-  // out[t] (=|+=) activation(linear(x[t])) for tokens [0, tokens), addressed by the two grids.
-  void run(const Linear &linear, const float *x, const Grid &in, int64_t tokens, float *out, const Grid &out_grid,
-           Activation activation = Activation::None, bool accumulate = false);
+  // out[t] = linear(norm(x[t])) for tokens [0, tokens); the activation is none or GELU.
+  void run(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
 
-  // The same for rows of tokens that follow one another at the given strides.
-  void run(const Linear &linear, const float *x, int64_t x_stride, int64_t tokens, float *out, int64_t out_stride,
-           Activation activation = Activation::None, bool accumulate = false) {
-    run(linear, x, Grid::rows(x_stride), tokens, out, Grid::rows(out_stride), activation, accumulate);
-  }
+  // out[t] = contract(activation(expand(norm(x[t])))): the hidden values go from one product to the next in its packed
+  // form. With SwiGlu, expand's parts are gate and up: silu(gate) * up.
+  void feed_forward(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
+                    int64_t tokens, const Output &out);
 
   const Kernels &kernels() const { return kernels_; }
   ThreadPool &pool() { return pool_; }
   void release();  // gives the packed tokens' memory back
 
  private:
-  void run_rows(const Linear &linear, const float *x, const Grid &in, int64_t tokens, float *out, const Grid &out_grid,
-                Activation activation, bool accumulate);
-  void run_wide(const Linear &linear, const float *x, const Grid &in, int64_t first, int64_t tokens, float *out,
-                const Grid &out_grid, Activation activation, bool accumulate);
-  void run_block(const Linear &linear, const float *x, const Grid &in, int64_t first, int64_t tokens, float *out,
-                 const Grid &out_grid, Activation activation, bool accumulate);
+  // Packed tokens of one block: in the forms that the matrices of a layer read.
+  struct Packed {
+    Buffer<uint8_t> int8;
+    Buffer<float> floats;
+    Buffer<uint16_t> wide;
+    size_t int8_tile = 0, float_tile = 0, wide_tile = 0;  // elements of a tile
+
+    const void *tile(Layout layout, int64_t t) const {
+      if (is_int8(layout)) return int8.data() + static_cast<size_t>(t) * int8_tile;
+      return floats.data() + static_cast<size_t>(t) * float_tile;
+    }
+  };
+  // What belongs to one thread.
+  struct alignas(64) Local {
+    Buffer<float> scratch;
+    Packed packed;        // its own copy of a single tile
+    uint64_t packed_for;  // the product of that copy
+  };
+
+  int tile_tokens(bool wide) const { return wide ? kWideTile : kernels_.tile_tokens; }
+  bool is_wide(int64_t tokens) const { return kernels_.wide_tokens > 0 && tokens >= kernels_.wide_tokens; }
+  int64_t block_tokens(int64_t cols, int64_t tokens, bool wide, bool int8) const;
+  void reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, bool wide);
+  void pack(Packed &packed, int64_t tile, const Linear &linear, const Input &in, int64_t first, int64_t count,
+            bool wide, Local &local);
+  void pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, bool wide);
+
+  void run_rows(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
+  void feed_forward_rows(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
+                         int64_t tokens, const Output &out);
+  void run_single(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
+  void expand_single(const Linear &expand, Activation activation, const Input &in, int64_t tokens);
+  void multiply_tiles(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);
+  void expand_tiles(const Linear &expand, Activation activation, const Linear &contract, int64_t tokens);
+  void multiply_wide(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);
+  void expand_wide(const Linear &expand, Activation activation, int64_t tokens);
 
   template <class F>
   void run_panels(const Linear &linear, int64_t chunk, F &&f);
+  const Packed &local_tile(Local &local, const Linear &linear, const Input &in, int64_t tokens);
 
   const Kernels &kernels_;
   ThreadPool &pool_;
-  Buffer<uint8_t> int8_tiles_;
-  Buffer<float> float_tiles_;
-  Buffer<uint16_t> wide_tiles_;
-  std::vector<Buffer<float>> scratch_;  // of each thread
+  Packed packed_, hidden_;
+  Buffer<float> rows_, hidden_rows_;
+  std::vector<int64_t> offsets_;
+  std::vector<Local> local_;
+  uint64_t product_ = 0;  // numbers the products, so that a thread knows what its copy is of
 };
 
 }  // namespace chatllm

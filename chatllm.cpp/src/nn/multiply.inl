@@ -35,3 +35,32 @@ void multiply(const Matrix &w, const void *tile, int count, int64_t begin, int64
               const int64_t *offsets, const Epilogue &e) {
   multiply_count<kTile>(w, tile, count, begin, end, out, offsets, e);
 }
+
+// The table of a set that has all the functions of these files.
+constexpr Kernels vector_kernels(const char *name) {
+  Kernels k{};
+  k.name = name;
+  k.tile_tokens = kTile;
+  k.pack_int8 = pack_int8;
+  k.pack_float = pack_float;
+  k.multiply = multiply;
+  k.sgemm = sgemm;
+  k.layer_norm = layer_norm;
+  k.rms_norm = rms_norm;
+  k.silu_mul = silu_mul;
+  k.gelu = gelu;
+  k.softmax = softmax;
+  k.max = max_of;
+  k.sum_exp = sum_exp;
+  k.kv_bytes = sizeof(uint16_t);
+  k.kv_store = kv_store;
+  k.kv_load = kv_load;
+  k.key_store = key_store;
+  k.kv_scores = kv_scores;
+  k.kv_accumulate = kv_accumulate;
+  k.peak_int8 = peak_int8;
+  k.peak_bf16 = peak_float;
+  k.peak_float = peak_float;
+  k.read = read_memory;
+  return k;
+}
