@@ -16,7 +16,8 @@ Norm norm(const LayerNorm &weights) {
 
 }  // namespace
 
-void Encoder::Map::reset(int64_t h, int64_t w, int64_t c) {
+void Encoder::Map::shape(int64_t h, int64_t w, int64_t c) {
+  if (h == height && w == width && c == channels && data.data() != nullptr) return;  // the border is zero already
   height = h, width = w, channels = c;
   const size_t size = static_cast<size_t>((h + 2) * row_stride());
   std::memset(data.reserve(size), 0, size * sizeof(float));
@@ -48,43 +49,60 @@ void Encoder::release() {
 
 // Conv2d 3x3, stride 2, padding 1, then GELU, as a product over windows: nothing is copied into columns.
 void Encoder::convolve(const Linear &conv, Map &in, Map &out) {
-  out.reset(halved(in.height), halved(in.width), conv.rows);
+  out.shape(halved(in.height), halved(in.width), conv.rows);
   products_.run(conv, Input(in.data.data(), in.windows(out.width)), out.height * out.width,
                 Output(out.pixel(0, 0), out.pixels(), Activation::Gelu));
 }
 
-// One chunk of `frames` mel frames, zero-padded to `padded_frames`: out[tokens(frames)][d_model].
-void Encoder::conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *out) {
-  maps_[0].reset(config_.mel_bins, padded_frames, 1);
-  for (int64_t bin = 0; bin < config_.mel_bins; ++bin)
-    std::memcpy(maps_[0].pixel(bin, 0), mel + bin * mel_stride, static_cast<size_t>(frames) * sizeof(float));
+// One chunk of `frames` mel frames, zero-padded to `padded_frames`: what the projection reads,
+// flat[tokens(frames)][inputs].
+void Encoder::conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *flat) {
+  maps_[0].shape(config_.mel_bins, padded_frames, 1);
+  for (int64_t bin = 0; bin < config_.mel_bins; ++bin) {
+    float *row = maps_[0].pixel(bin, 0);
+    std::memcpy(row, mel + bin * mel_stride, static_cast<size_t>(frames) * sizeof(float));
+    std::fill(row + frames, row + padded_frames, 0.0f);
+  }
   convolve(model_.encoder().conv1, maps_[0], maps_[1]);
   convolve(model_.encoder().conv2, maps_[1], maps_[2]);
   convolve(model_.encoder().conv3, maps_[2], maps_[3]);
 
   // The projection reads (channel, frequency); the map holds (frequency, time, channel).
   Map &last = maps_[3];
-  const int64_t tokens = config_.tokens(frames), inputs = last.channels * last.height;
-  flat_.reserve(static_cast<size_t>(tokens * inputs));
+  const int64_t tokens = config_.tokens(frames), inputs = model_.encoder().conv_out.cols;
   products_.pool().run(tokens, [&](int64_t t, int) {
-    float *row = flat_.data() + t * inputs;
+    float *row = flat + t * inputs;
     for (int64_t f = 0; f < last.height; ++f) {
       const float *pixel = last.pixel(f, t);
       for (int64_t c = 0; c < last.channels; ++c) row[c * last.height + f] = pixel[c];
     }
   });
-  products_.run(model_.encoder().conv_out, Input(flat_.data(), inputs), tokens,
-                Output(out, row_stride(config_.d_model)));
+}
 
-  // Sinusoidal positions start at 0 in every chunk: sines in the first half, cosines in the second.
-  const int half = config_.d_model / 2;
-  const float step = static_cast<float>(std::log(10000.0) / (half - 1));
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(t) * std::exp(-step * static_cast<float>(i));
-      out[t * row_stride(config_.d_model) + i] += std::sin(angle);
-      out[t * row_stride(config_.d_model) + half + i] += std::cos(angle);
-    }
+// Sinusoidal positions: sines in the first half, cosines in the second.
+const std::vector<float> &Encoder::positions() {
+  if (positions_.empty()) {
+    const int64_t d = config_.d_model, half = d / 2, tokens = config_.tokens(config_.chunk_frames);
+    const float step = static_cast<float>(std::log(10000.0) / static_cast<double>(half - 1));
+    positions_.resize(static_cast<size_t>(tokens * d));
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(t) * std::exp(-step * static_cast<float>(i));
+        positions_[static_cast<size_t>(t * d + i)] = std::sin(angle);
+        positions_[static_cast<size_t>(t * d + half + i)] = std::cos(angle);
+      }
+  }
+  return positions_;
+}
+
+// Of the tokens of one chunk: they start at 0 in every chunk.
+void Encoder::add_positions(int64_t first, int64_t tokens) {
+  const int64_t d = config_.d_model;
+  const float *table = positions().data();
+  for (int64_t t = 0; t < tokens; ++t) {
+    float *row = x_.data() + (first + t) * row_stride(d);
+    for (int64_t i = 0; i < d; ++i) row[i] += table[t * d + i];
+  }
 }
 
 // Bidirectional attention inside windows of `window` tokens.
@@ -146,13 +164,18 @@ void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *
     const int64_t tokens = config_.total_tokens(std::min(last * chunk, frames) - first * chunk);
     const size_t count = static_cast<size_t>(tokens);
     x_.reserve(count * static_cast<size_t>(stride));
+    const int64_t inputs = model_.encoder().conv_out.cols;
+    flat_.reserve(count * static_cast<size_t>(inputs));
     int64_t token = 0;
     for (int64_t c = first; c < last; ++c) {
       check_abort(abort);
       const int64_t length = std::min(chunk, frames - c * chunk);
-      conv_stem(mel + c * chunk, frames, length, padded, x_.data() + token * stride);
+      conv_stem(mel + c * chunk, frames, length, padded, flat_.data() + token * inputs);
       token += config_.tokens(length);
     }
+    products_.run(model_.encoder().conv_out, Input(flat_.data(), inputs), tokens, Output(x_.data(), stride));
+    for (token = 0; token < tokens; token += config_.tokens(chunk))
+      add_positions(token, std::min<int64_t>(config_.tokens(chunk), tokens - token));
     context_.reserve(count * static_cast<size_t>(stride));
     qkv_.reserve(count * static_cast<size_t>(row_stride(3 * config_.d_model)));
     for (const EncoderLayer &weights : model_.encoder().layers) {

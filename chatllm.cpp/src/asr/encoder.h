@@ -22,7 +22,7 @@ class Encoder {
   struct Map {
     Buffer<float> data;
     int64_t height = 0, width = 0, channels = 0;
-    void reset(int64_t h, int64_t w, int64_t c);
+    void shape(int64_t h, int64_t w, int64_t c);  // all zeros when the shape is new, else as it was
     int64_t row_stride() const { return (width + 2) * channels; }
     float *pixel(int64_t y, int64_t x) { return data.data() + (y + 1) * row_stride() + (x + 1) * channels; }
     Grid windows(int64_t out_width) const;  // 3x3 windows at stride 2
@@ -30,7 +30,9 @@ class Encoder {
   };
 
   void convolve(const Linear &conv, Map &in, Map &out);
-  void conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *out);
+  void conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *flat);
+  void add_positions(int64_t first, int64_t tokens);
+  const std::vector<float> &positions();
   void layer(const EncoderLayer &weights, int64_t tokens, int64_t window);
   void attention(int64_t tokens, int64_t window);
 
@@ -39,6 +41,7 @@ class Encoder {
   Products &products_;
   Map maps_[4];
   Buffer<float> flat_, x_, qkv_, context_, heads_;
+  std::vector<float> positions_;  // [tokens of a chunk][d_model]
   std::vector<Buffer<float>> scratch_;
 };
 

@@ -73,7 +73,7 @@ constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile f
 constexpr int64_t wide_blocks(int64_t cols) {
   return (cols + kWideBlock - 1) / kWideBlock;
 }
-constexpr int64_t kWideStretch = 16;  // blocks of inputs that are unpacked at a time
+constexpr int64_t kWideStretch = 8;  // blocks of inputs that are unpacked at a time
 // Floats of scratch for two panels of a stretch in bfloat16, and of the sums of all tokens with two panels.
 constexpr size_t kWideScratch = 2 * kWideStretch * kWideBlock * kPanel / 2;
 constexpr size_t wide_sums(int64_t tokens) {

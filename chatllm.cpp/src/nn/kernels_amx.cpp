@@ -172,6 +172,11 @@ void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *wei
   for (int64_t b = 0; b < blocks; ++b, tokens += kTileBytes, weights += kTileBytes) {
     for (const uint8_t *stop = ahead + step; ahead < stop; ahead += 64)
       _mm_prefetch(reinterpret_cast<const char *>(ahead), _MM_HINT_T1);
+    for (int l = 0; l < 16; ++l) {
+      _mm_prefetch(reinterpret_cast<const char *>(tokens + kTileBytes + 64 * l), _MM_HINT_T0);
+      if constexpr (T > 1)
+        _mm_prefetch(reinterpret_cast<const char *>(tokens + tile_bytes + kTileBytes + 64 * l), _MM_HINT_T0);
+    }
     _tile_stream_loadd(4, tokens, 64);
     if constexpr (T > 1) _tile_stream_loadd(5, tokens + tile_bytes, 64);
     _tile_loadd(6, weights, 64);

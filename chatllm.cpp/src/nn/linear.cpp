@@ -8,8 +8,7 @@ namespace {
 
 // Packed tokens of a block stay in the second-level caches while all panels pass by.
 constexpr size_t kBlockBytes = size_t{3} << 19;
-constexpr int64_t kUnit = 64;        // hidden values that a task of a feed-forward layer makes: whole pairs of groups
-constexpr int64_t kSingleUnit = 32;  // the same for a single tile
+constexpr int64_t kUnit = 64;  // hidden values that a task of a feed-forward layer makes: whole pairs of groups
 
 int64_t padded_cols(int64_t cols) {
   return (cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);
@@ -36,6 +35,13 @@ void activate(const Kernels &kernels, Activation activation, float *values, cons
 
 Epilogue epilogue_of(const Linear::Part &part, const Output &out) {
   return {part.bias, out.activation == Activation::Gelu, out.accumulate};
+}
+
+// Panels of a task that reads its weights once: enough that the memory's stream does not stop at every task, few enough
+// that no thread waits long for another at the end.
+int64_t single_chunk(const Linear &linear) {
+  constexpr size_t kBytes = size_t{48} << 10;
+  return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(linear.parts[0].matrix)) / 2 * 2, 2);
 }
 
 // The first part of a feed-forward layer makes the hidden values or their gates; the second, if any, what is gated.
@@ -216,10 +222,7 @@ void Products::run_single(const Linear &linear, const Input &in, int64_t tokens,
     reserve(local.packed, linear, linear.cols, 1, false);
     local.scratch.reserve(static_cast<size_t>(linear.cols * tokens));
   }
-  int64_t panels = 0;
-  for (const auto &part : linear.parts) panels += part.matrix.panels();
-  // Enough chunks that no thread waits long for another, but long ones: memory is read fastest in long stretches.
-  const int64_t chunk = std::max<int64_t>(panels / (pool_.size() * 4), 2);
+  const int64_t chunk = single_chunk(linear);
   int64_t offsets[kMostTileTokens];
   for (int64_t i = 0; i < tokens; ++i) offsets[i] = out.grid.at(i);
   run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int thread) {
@@ -232,31 +235,29 @@ void Products::run_single(const Linear &linear, const Input &in, int64_t tokens,
 // hidden_rows_[tokens][hidden] = activation(expand(x)).
 void Products::expand_single(const Linear &expand, Activation activation, const Input &in, int64_t tokens) {
   ++product_;
+  const int64_t hidden = hidden_size(expand), panels = expand.parts[0].matrix.panels();
+  const int64_t chunk = single_chunk(expand), width = chunk * kPanel;
   for (Local &local : local_) {
     reserve(local.packed, expand, expand.cols, 1, false);
-    local.scratch.reserve(static_cast<size_t>(std::max(expand.cols, 2 * kSingleUnit) * tokens));
+    local.scratch.reserve(static_cast<size_t>(std::max(expand.cols, 2 * width) * tokens));
   }
-  const int64_t hidden = hidden_size(expand), units = divide_up(hidden, kSingleUnit);
-  const int64_t chunk = std::max<int64_t>(units / (pool_.size() * 4), 1);
   float *rows = hidden_rows_.reserve(static_cast<size_t>(tokens * hidden));
   int64_t offsets[kMostTileTokens];
-  for (int64_t i = 0; i < tokens; ++i) offsets[i] = i * kSingleUnit;
-  pool_.run(divide_up(units, chunk), [&](int64_t task, int thread) {
+  for (int64_t i = 0; i < tokens; ++i) offsets[i] = i * width;
+  pool_.run(divide_up(panels, chunk), [&](int64_t task, int thread) {
     Local &local = local_[static_cast<size_t>(thread)];
     const Packed &packed = local_tile(local, expand, in, tokens);
-    float *values = local.scratch.data(), *up = values + tokens * kSingleUnit;
-    for (int64_t unit = task * chunk; unit < std::min((task + 1) * chunk, units); ++unit) {
-      const int64_t row = unit * kSingleUnit, panel = row / kPanel, count = std::min(kSingleUnit, hidden - row);
-      for (const auto &part : expand.parts) {
-        // The kernel writes where the rows stand in the whole matrix.
-        float *target = (&part == expand.parts.data() ? values : up) - row;
-        kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, 0), static_cast<int>(tokens), panel,
-                          std::min(panel + kSingleUnit / kPanel, part.matrix.panels()), target, offsets, {part.bias});
-      }
-      for (int64_t t = 0; t < tokens; ++t) {
-        activate(kernels_, activation, values + t * kSingleUnit, up + t * kSingleUnit, count);
-        std::copy_n(values + t * kSingleUnit, count, rows + t * hidden + row);
-      }
+    float *values = local.scratch.data(), *up = values + tokens * width;
+    const int64_t panel = task * chunk, row = panel * kPanel, count = std::min(width, hidden - row);
+    for (const auto &part : expand.parts) {
+      // The kernel writes where the rows stand in the whole matrix.
+      float *target = (&part == expand.parts.data() ? values : up) - row;
+      kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, 0), static_cast<int>(tokens), panel,
+                        std::min(panel + chunk, panels), target, offsets, {part.bias});
+    }
+    for (int64_t t = 0; t < tokens; ++t) {
+      activate(kernels_, activation, values + t * width, up + t * width, count);
+      std::copy_n(values + t * width, count, rows + t * hidden + row);
     }
   });
 }
@@ -267,21 +268,16 @@ void Products::multiply_tiles(const Linear &linear, const Packed &packed, int64_
                               const Output &out) {
   const int tile = kernels_.tile_tokens;
   const int64_t tiles = divide_up(tokens, tile);
-  int64_t panels = 0;
-  for (const auto &part : linear.parts) panels += part.matrix.panels();
-  // Enough chunks that no thread waits long for another, of whole pairs of panels, which stay in the first-level cache.
-  const int64_t chunk = std::max<int64_t>((panels / (pool_.size() * 8) + 1) / 2 * 2, 2);
-  run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int) {
+  // A pair of panels stays in the first-level cache for all tiles.
+  run_panels(linear, 2, [&](const Linear::Part &part, int64_t begin, int64_t end, int) {
     const Matrix &w = part.matrix;
     const Epilogue epilogue = epilogue_of(part, out);
-    for (int64_t p = begin; p < end; p += 2)
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int count = static_cast<int>(std::min<int64_t>(tile, tokens - t * tile));
-        int64_t offsets[kMostTileTokens];
-        for (int i = 0; i < count; ++i) offsets[i] = out.grid.at(first + t * tile + i);
-        kernels_.multiply(w, packed.tile(w.layout, t), count, p, std::min(p + 2, end), out.x + part.offset, offsets,
-                          epilogue);
-      }
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int count = static_cast<int>(std::min<int64_t>(tile, tokens - t * tile));
+      int64_t offsets[kMostTileTokens];
+      for (int i = 0; i < count; ++i) offsets[i] = out.grid.at(first + t * tile + i);
+      kernels_.multiply(w, packed.tile(w.layout, t), count, begin, end, out.x + part.offset, offsets, epilogue);
+    }
   });
 }
 

@@ -60,7 +60,7 @@ int thread_count(int wanted) {
   return std::min(wanted > 0 ? wanted : usable_cpus(), 256);
 }
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : stretches_(static_cast<size_t>(std::max(threads, 1))) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back(&ThreadPool::work, this, i);
   } catch (...) {
@@ -85,28 +85,62 @@ ThreadPool::~ThreadPool() {
   for (auto &worker : workers_) worker.join();
 }
 
+namespace {
+
+// A stretch in one word: 16 bits of the region's number, 24 of the first task, 24 of the end.
+constexpr int kTaskBits = 24;
+constexpr uint64_t kTaskMask = (uint64_t{1} << kTaskBits) - 1;
+
+constexpr uint64_t stretch_word(uint64_t region, int64_t begin, int64_t end) {
+  return region << 2 * kTaskBits | static_cast<uint64_t>(begin) << kTaskBits | static_cast<uint64_t>(end);
+}
+
+}  // namespace
+
 void ThreadPool::dispatch(int64_t tasks, Call call, const void *context) {
+  while (tasks > static_cast<int64_t>(kTaskMask)) call(const_cast<void *>(context), --tasks, 0);  // no word holds more
   tasks_ = tasks;
   call_ = call;
   context_ = const_cast<void *>(context);
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  region_.fetch_add(1);  // sequentially consistent: a worker either sees it or is counted among the sleepers
+  // Sequentially consistent: a worker either sees the new region or is counted among the sleepers.
+  const uint64_t region = region_.fetch_add(1) + 1;
   if (sleepers_.load() > 0) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
     }
     wake_.notify_all();
   }
-  take_tasks(0);
-  for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins) {
+  take_tasks(region, 0);
+  // A worker that has not come yet has nothing to do here any more: only those inside are waited for.
+  closed_.store(region);
+  for (int spins = 0; inside_.load() > 0; ++spins) {
     relax();
     if (spins > 2000) std::this_thread::yield();  // more threads than CPUs: let the worker run
   }
 }
 
-void ThreadPool::take_tasks(int thread) {
-  for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(context_, task, thread);
+// The first or the last task of what is left of a stretch.
+int64_t ThreadPool::take(uint64_t region, int owner, bool first) {
+  std::atomic<uint64_t> &word = stretches_[static_cast<size_t>(owner)].word;
+  const int64_t threads = size();
+  uint64_t seen = word.load(std::memory_order_relaxed);
+  for (;;) {
+    int64_t begin = static_cast<int64_t>(seen >> kTaskBits & kTaskMask), end = static_cast<int64_t>(seen & kTaskMask);
+    const bool current = seen >> 2 * kTaskBits == (region & 0xFFFF);
+    if (!current) begin = owner * tasks_ / threads, end = (owner + 1) * tasks_ / threads;
+    const bool any = begin < end;
+    if (!any && current) return -1;
+    const int64_t task = !any ? -1 : first ? begin++ : --end;
+    // Set up even if it has no tasks: a word that stayed old for 65,536 regions would seem to be of this one.
+    if (word.compare_exchange_weak(seen, stretch_word(region, begin, end), std::memory_order_relaxed)) return task;
+  }
+}
+
+void ThreadPool::take_tasks(uint64_t region, int thread) {
+  for (int i = 0; i < size(); ++i) {  // its own first, then its neighbours'
+    const int owner = (thread + i) % size();
+    for (int64_t task; (task = take(region, owner, i == 0)) >= 0;) call_(context_, task, thread);
+  }
 }
 
 void ThreadPool::work(int thread) {
@@ -126,8 +160,10 @@ void ThreadPool::work(int thread) {
     }
     seen = now;
     if (stop_) return;
-    take_tasks(thread);
-    busy_.fetch_sub(1, std::memory_order_release);
+    // Sequentially consistent: either dispatch() sees this worker inside, or this worker sees the region closed.
+    inside_.fetch_add(1);
+    if (closed_.load() < now) take_tasks(now, thread);
+    inside_.fetch_sub(1);
   }
 }
 

@@ -25,7 +25,8 @@ class ThreadPool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls f(task, thread) once for each task in [0, tasks), thread in [0, size()); returns when all are done. Tasks
-  // must not throw, and must not call run.
+  // must not throw, and must not call run. Each thread begins with its own stretch of neighbouring tasks, the same
+  // in each region of as many tasks, and takes others' when it has none left.
   template <class F>
   void run(int64_t tasks, F &&f) {
     if (tasks <= 0) return;
@@ -39,19 +40,27 @@ class ThreadPool {
  private:
   using Call = void (*)(void *context, int64_t task, int thread);
 
+  // The tasks [begin, end) that are left of a thread's stretch, with the number of the region that they belong to.
+  // Whoever meets a stretch of an older region first, its owner or a thief, sets it up.
+  struct alignas(64) Stretch {
+    std::atomic<uint64_t> word{0};
+  };
+
   void dispatch(int64_t tasks, Call call, const void *context);
   void work(int thread);
-  void take_tasks(int thread);
+  void take_tasks(uint64_t region, int thread);
+  int64_t take(uint64_t region, int owner, bool first);  // -1: none is left
 
   // One line of the cache each: no thread's spinning slows another's counting.
-  alignas(64) std::atomic<uint64_t> region_{0};  // changes when a region starts
-  alignas(64) std::atomic<int64_t> next_{0};     // the next task
-  alignas(64) std::atomic<int> busy_{0};         // workers still inside the region
+  alignas(64) std::atomic<uint64_t> region_{0};  // number of the region that was opened last
+  alignas(64) std::atomic<uint64_t> closed_{0};  // number of the region that was closed last
+  std::atomic<int> inside_{0};                   // workers in a region, or looking whether it is still open
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
   int64_t tasks_ = 0;
   Call call_ = nullptr;
   void *context_ = nullptr;
+  std::vector<Stretch> stretches_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;
