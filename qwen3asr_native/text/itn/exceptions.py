@@ -47,8 +47,8 @@ WEEKDAYS = """
 礼拜四 禮拜五 礼拜五 禮拜六 礼拜六
 """
 
-# Names of people and school years.
+# Names of people, days and school years.
 NAMES = """
 張三 张三 李四 王五 老二 老三 老四 老五 老六 老七 老八 小二 小三 小四 小五 小六 大二 大三
-大四 高二 高三 國二 国二 國三 国三 研二 研三
+大四 雙十 双十 高二 高三 國二 国二 國三 国三 研二 研三
 """

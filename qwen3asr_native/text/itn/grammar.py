@@ -64,7 +64,7 @@ def _numerals_stop(source: Source, start: int) -> int:
 
 
 def _first_match(source: Source, position: int) -> Match | None:
-    if source[position].kind not in (Kind.DIGIT, Kind.PLACE, Kind.SCALE, Kind.KEYWORD):
+    if source[position].kind not in NUMERAL_KINDS | {Kind.KEYWORD}:
         return None
     for rule in RULES:
         match = rule(source, position)
@@ -121,19 +121,20 @@ def leave_alone(source: Source, start: int) -> Match | None:
 
 
 def percentage(source: Source, start: int) -> Match | None:
-    """百分之三十 -> 30%, 千分之三 -> 3‰, 百分之二十到三十 -> 20%到30%."""
+    """百分之三十 -> 30%, 千分之三 -> 3‰, 百分之負二 -> -2%, 百分之二十到三十 -> 20%到30%."""
     mark = lexicon.PERCENT.get(source[start].text)
     if mark is None:
         return None
     if source[start + 1].text == "百" and source[start + 2].kind not in NUMERAL_KINDS:
         return Match(start + 2, [Edit(start, start + 2, "100" + mark)])
-    number = source.number(start + 1)
+    sign = "-" if source[start + 1].text in lexicon.MINUS else ""
+    number = source.number(start + 1 + len(sign))
     if number is None:
         return None
     stop, more = number.stop, ""
     if source[stop].text in lexicon.AND_MORE | lexicon.AND_SOME:
         stop, more = stop + 1, source[stop].text
-    edits = [Edit(start, stop, (number.approximate or number.text) + more + mark)]
+    edits = [Edit(start, stop, sign + (number.approximate or number.text) + more + mark)]
     if source[stop].text in lexicon.CONNECTORS:
         other = source.number(stop + 1)
         if other is not None and _unit(source, other.stop) is None:
@@ -268,7 +269,7 @@ def version(source: Source, start: int) -> Match | None:
 def fraction(source: Source, start: int) -> Match | None:
     """三分之二 -> 2/3."""
     below = source.integer(start)
-    if below is None or source[below.stop].text != "分之":
+    if below is None or source[below.stop].text != lexicon.OVER:
         return None
     above = source.number(below.stop + 1)
     if above is None:
@@ -400,6 +401,17 @@ def _symbol(source: Source, position: int) -> list[Edit]:
     return [Edit(position, position + 1, unit.symbol)] if unit and unit.symbol else []
 
 
+def decades(source: Source, start: int) -> Match | None:
+    """五零六零年代 -> 50、60年代; but 二零三零年代 is one decade."""
+    number = source.integer(start)
+    if number is None or source[number.stop].text != lexicon.DECADE or len(number.text) != 4:
+        return None
+    first, second = number.text[:2], number.text[2:]
+    if first < "30" or first[1] != "0" or int(second) != int(first) + 10:
+        return None
+    return Match(number.stop + 1, [Edit(start, number.stop, f"{first}、{second}")])
+
+
 # -- one number -----------------------------------------------------------------------------------------------
 
 
@@ -454,7 +466,7 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
         counts = following.kind is Kind.UNIT and following.text not in lexicon.NOT_AFTER_TEN
         return number.text if named or counts or following.text in lexicon.AND_MORE else None
     if number.form is Form.PAIR and following.kind is Kind.UNIT and not _after_letters(source, start):
-        return number.approximate
+        return None if source[start + 1].text in lexicon.TWO_OF else number.approximate  # 一兩個 stays
     if named or following.kind is Kind.LETTERS:
         return number.text
     if number.form is Form.PAIR:
@@ -511,5 +523,6 @@ RULES: tuple[Rule, ...] = (
     span,
     compound,
     house_number,
+    decades,
     single_number,
 )

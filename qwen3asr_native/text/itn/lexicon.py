@@ -16,8 +16,9 @@ DIGITS = {
     for char in chars
 }
 PLACES = {"十": 10, "百": 100, "千": 1000}
+TENS = {"廿": 20, "卅": 30}
 SCALES = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
-NUMERALS = frozenset([*DIGITS, *PLACES, *SCALES])
+NUMERALS = frozenset([*DIGITS, *PLACES, *TENS, *SCALES])
 
 TWO_OF = frozenset("兩两")  # "two" of things: never in a string of digits
 SPOKEN_ONE = frozenset("幺么")  # "one" in strings of digits only
@@ -58,6 +59,7 @@ KEYS = _words("請按 请按 分機 分机 轉分機 转分机")
 PERCENT = {"百分之": "%", "千分之": "‰"}
 OPERATORS = _words("加 減 减 乘 乘以 除以")
 EQUALS = _words("等於 等于")
+OVER = "分之"  # 三分之二, but 五十九分之前
 KEYWORDS = _words("分之 比 負 负 第 又 之 到 至") | OPERATORS | EQUALS
 THINGS = _words("個 个 次 下")
 # A name unless a longer number follows: 高三學生, but 高三十公尺.
@@ -73,6 +75,7 @@ NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
 SUB_NUMBER = "之"
 ROADS = frozenset("路街巷弄段")  # 中山路一號
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
+DECADE = "年代"
 AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
 # Characters that are tokens of their own, because the grammar asks what stands beside a number.

@@ -15,6 +15,7 @@ class Kind(Enum):
 
     DIGIT = "digit"  # 零 to 九, 兩, 幺
     PLACE = "place"  # 十 百 千
+    TENS = "tens"  # 廿 卅
     SCALE = "scale"  # 萬 億 兆
     UNIT = "unit"  # 個, 公斤, 年
     KEYWORD = "keyword"  # 分之, 比, 負
@@ -26,7 +27,7 @@ class Kind(Enum):
     END = "end"
 
 
-NUMERAL_KINDS = frozenset({Kind.DIGIT, Kind.PLACE, Kind.SCALE})
+NUMERAL_KINDS = frozenset({Kind.DIGIT, Kind.PLACE, Kind.TENS, Kind.SCALE})
 
 
 class Token(NamedTuple):
@@ -118,6 +119,8 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     """Whether the characters of ``word`` are that word here, and not numerals of a longer number."""
     after_numeral = bool(before) and (before[-1].kind in NUMERAL_KINDS or before[-1].kind is Kind.ARABIC)
     following = text[position + len(word) : position + len(word) + 1]
+    if word == lexicon.OVER:
+        return following in lexicon.NUMERALS
     if word in lexicon.SHORT_WEEKDAYS:
         return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
     if word in lexicon.NAMES_BEFORE_NUMERAL:
@@ -150,6 +153,7 @@ def _numeral(text: str, position: int, previous: Kind) -> Token | None:
     for kind, values in (
         (Kind.DIGIT, lexicon.DIGITS),
         (Kind.PLACE, lexicon.PLACES),
+        (Kind.TENS, lexicon.TENS),
         (Kind.SCALE, lexicon.SCALES),
     ):
         if char in values:
