@@ -161,7 +161,7 @@ def negative(source: Source, start: int) -> Match | None:
 
 def ordinal(source: Source, start: int) -> Match | None:
     """第二十三屆 -> 第23屆; with a single digit it stays: 第一次, 第三名."""
-    if source[start].text != "第":
+    if source[start].text != lexicon.ORDINAL:
         return None
     number = source.integer(start + 1)
     if number is None:
@@ -436,7 +436,8 @@ def single_number(source: Source, start: int) -> Match | None:
 
 def _tail(source: Source, number: Number) -> Number | None:
     """The decimal digits said after the unit: 三十七度五, 九秒五八."""
-    if source[number.stop].text not in lexicon.TAIL_UNITS:
+    unit = source[number.stop].text
+    if unit not in lexicon.TAIL_UNITS or (number.is_small and unit in lexicon.NO_TAIL_OF_ONE):
         return None
     tail = source.integer(number.stop + 1)
     if tail is None or tail.form not in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR):

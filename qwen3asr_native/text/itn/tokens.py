@@ -57,6 +57,7 @@ _LENGTHS = {
 }
 
 _BEGINNINGS = {word[:length] for word in _WORDS for length in range(1, len(word))}
+_MOST_DECIMALS = 8  # before a unit such as 千克
 _LONGEST_WORD = max(map(len, _WORDS))
 # Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
 _PLAIN = re.compile(
@@ -131,7 +132,7 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return after_numeral and _is_kilo(word, before)
     if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
         return False
-    if before and before[-1].text in lexicon.PERCENT:
+    if before and (before[-1].text in lexicon.PERCENT or before[-1].text == lexicon.ORDINAL):
         return False
     if word in lexicon.PROTECTED_ALONE and following in UNITS:
         return False
@@ -140,10 +141,20 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
 
 def _is_kilo(word: str, before: list[Token]) -> bool:
     """三十一千米 is 31 千米, but 三千米 is 3000 米 and 三萬五千克 35000 克; of 五千克 both are true."""
-    if before[-1].kind is not Kind.DIGIT:
+    if before[-1].kind is not Kind.DIGIT or _are_decimals(before):
         return True
     earlier = before[-2].kind if len(before) > 1 else Kind.END
     return earlier is Kind.PLACE or (earlier not in NUMERAL_KINDS and word in lexicon.KILO_AFTER_DIGIT)
+
+
+def _are_decimals(before: list[Token]) -> bool:
+    """Whether the last tokens are digits after a point, as in 零點七五千克."""
+    for token, earlier in zip(before[: -_MOST_DECIMALS - 1 : -1], before[-2 : -_MOST_DECIMALS - 2 : -1]):
+        if token.text in lexicon.POINT:
+            return earlier.kind is Kind.DIGIT
+        if token.kind is not Kind.DIGIT:
+            return False
+    return False
 
 
 def _numeral(text: str, position: int, previous: Kind) -> Token | None:
