@@ -112,6 +112,8 @@ def leave_alone(source: Source, start: int) -> Match | None:
         return None
     stop = _numerals_stop(source, start)
     vague = source[start].kind is Kind.PLACE and _before(source, start).text in lexicon.APPROXIMATE
+    if source[stop].text in lexicon.APPROXIMATE and source[stop + 1].kind is Kind.PLACE:  # 一百幾十
+        return Match(stop + 2, [])
     if vague or _touches_arabic(source, start, stop) or source.integer(start) is None:
         return Match(stop, [])
     return None
@@ -132,7 +134,9 @@ def percentage(source: Source, start: int) -> Match | None:
     if number is None:
         return None
     stop, more = number.stop, ""
-    if source[stop].text in lexicon.AND_MORE | lexicon.AND_SOME:
+    if source[stop].text in lexicon.POINT:  # 百分之零點幾
+        return Match(stop, [])
+    if source[stop].text in lexicon.AND_MORE | lexicon.APPROXIMATE:
         stop, more = stop + 1, source[stop].text
     edits = [Edit(start, stop, sign + (number.approximate or number.text) + more + mark)]
     if source[stop].text in lexicon.CONNECTORS:
@@ -160,15 +164,25 @@ def negative(source: Source, start: int) -> Match | None:
 
 
 def ordinal(source: Source, start: int) -> Match | None:
-    """第二十三屆 -> 第23屆; with a single digit it stays: 第一次, 第三名."""
+    """第二十三屆 -> 第23屆; with a single digit it stays: 第一次, 第三名, 第一、二屆."""
     if source[start].text != lexicon.ORDINAL:
         return None
     number = source.integer(start + 1)
     if number is None:
         return None
     if number.form in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR):
-        return Match(number.stop, [])
+        return Match(_listed_stop(source, number.stop), [])
     return Match(number.stop, [Edit(start + 1, number.stop, number.text)])
+
+
+def _listed_stop(source: Source, position: int) -> int:
+    """The end of the single digits that go on a list: 、二、三."""
+    while source[position].text == lexicon.LIST_COMMA:
+        number = source.integer(position + 1)
+        if number is None or number.form is not Form.DIGIT:
+            break
+        position = number.stop
+    return position
 
 
 # -- dates and times ------------------------------------------------------------------------------------------
@@ -274,7 +288,8 @@ def fraction(source: Source, start: int) -> Match | None:
     above = source.number(below.stop + 1)
     if above is None:
         return None
-    edit = Edit(start, above.stop, f"{above.text}/{below.text}")
+    whole = below.text if below.value < 0 else str(below.value)
+    edit = Edit(start, above.stop, f"{above.text}/{whole}")
     return Match(above.stop, [edit])
 
 
@@ -401,6 +416,36 @@ def _symbol(source: Source, position: int) -> list[Edit]:
     return [Edit(position, position + 1, unit.symbol)] if unit and unit.symbol else []
 
 
+def listing(source: Source, start: int) -> Match | None:
+    """三、四、五樓 -> 3、4、5樓."""
+    edits: list[Edit] = []
+    position, number = start, source.integer(start)
+    while number is not None and number.form is Form.DIGIT:
+        edits.append(Edit(position, number.stop, number.text))
+        if source[number.stop].text != lexicon.LIST_COMMA:
+            return Match(number.stop, edits) if len(edits) > 1 and _counts(source, number) else None
+        position, before = number.stop + 1, number
+        number = source.integer(position)
+        if number is None or number.value != before.value + 1:
+            break
+    return None
+
+
+def range_with_comma(source: Source, start: int) -> Match | None:
+    """七、八十歲 -> 70~80歲, 兩、三萬 -> 2~3萬."""
+    first = source.integer(start)
+    if first is None or first.form is not Form.DIGIT or source[first.stop].text != lexicon.LIST_COMMA:
+        return None
+    second = source.integer(first.stop + 1)
+    if second is None or second.form is not Form.CARDINAL or first.value == 0:
+        return None
+    places = second.text[len(first.text) :]
+    zeros = places[: len(places) - len(places.lstrip("0"))]
+    if second.text != f"{first.value + 1}{places}" or any(char.isdigit() for char in places[len(zeros) :]):
+        return None
+    return Match(second.stop, [Edit(start, second.stop, f"{first.text}{zeros}~{second.text}")])
+
+
 def decades(source: Source, start: int) -> Match | None:
     """五零六零年代 -> 50、60年代; but 二零三零年代 is one decade."""
     number = source.integer(start)
@@ -476,9 +521,10 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
 
 
 def _is_listing(source: Source, number: Number) -> bool:
-    """一二三樓 and 四五六月 name three things."""
+    """一二三樓, 四五六月, and 一二三等獎 name three things."""
     following = source[number.stop]
     listed = following.kind is Kind.UNIT and following.text not in lexicon.NUMBER_SIGN
+    listed = listed or following.text.startswith(lexicon.GRADE)
     return listed and len(number.text) == 3 and number.text in "123456789"
 
 
@@ -504,6 +550,8 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
 
 def _one_is_a_name(before: Token, following: Token) -> bool:
     """一 is a name in B一停車場 and 請按一, but not in 這個APP一打開."""
+    if following.text.startswith(before.text):  # 轉一轉
+        return False
     if before.text in lexicon.KEYS or (before.kind is Kind.LETTERS and len(before.text) == 1):
         return following.text not in lexicon.THINGS
     return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text[0].isalpha()
@@ -524,6 +572,8 @@ RULES: tuple[Rule, ...] = (
     span,
     compound,
     house_number,
+    listing,
+    range_with_comma,
     decades,
     single_number,
 )

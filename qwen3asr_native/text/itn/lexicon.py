@@ -27,6 +27,7 @@ SPOKEN_ONE = frozenset("幺么")  # "one" in strings of digits only
 NOT_ONE_AFTER = frozenset("什甚怎這这那多要干幹")  # 什么, 怎么: 么 is no digit here
 
 POINT = frozenset("點点")
+LIST_COMMA = "、"
 HOUR_WORD = frozenset("時时")
 QUARTER = "刻"
 DAY = frozenset("日號号")
@@ -73,17 +74,19 @@ PROTECTED_ALONE = _words("八九十 二百五 四周")
 
 PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.
-STICKY = _words("百貨 百货 一定 一般 一直 一些 一旦 一向 一邊 一边")
+STICKY = _words("萬眾 万众 百貨 百货 一定 一般 一直 一些 一旦 一向 一邊 一边")
 SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三四五六")
 NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
 SUB_NUMBER = "之"
 ROADS = frozenset("路街巷弄段")  # 中山路一號
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
+GRADE = "等"
 DECADE = "年代"
 AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
 # Characters that are tokens of their own, because the grammar asks what stands beside a number.
 CONTEXT = frozenset().union(
+    LIST_COMMA,
     HOUR_WORD,
     QUARTER,
     NOT_ONE_AFTER,

@@ -120,6 +120,8 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     """Whether the characters of ``word`` are that word here, and not numerals of a longer number."""
     after_numeral = bool(before) and (before[-1].kind in NUMERAL_KINDS or before[-1].kind is Kind.ARABIC)
     following = text[position + len(word) : position + len(word) + 1]
+    if word in lexicon.TWO_OF:  # 三百兩 is a weight, but not 三兩個
+        return after_numeral and following not in lexicon.NUMERALS and not _begins_unit(text, position + 1)
     if word == lexicon.OVER:
         return following in lexicon.NUMERALS
     if word in lexicon.SHORT_WEEKDAYS:
@@ -137,6 +139,10 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     if word in lexicon.PROTECTED_ALONE and following in UNITS:
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
+
+
+def _begins_unit(text: str, position: int) -> bool:
+    return any(text[position : position + length] in UNITS for length in range(1, _LONGEST_WORD + 1))
 
 
 def _is_kilo(word: str, before: list[Token]) -> bool:
