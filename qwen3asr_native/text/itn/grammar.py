@@ -315,9 +315,17 @@ def ratio(source: Source, start: int) -> Match | None:
         if source[stop].text != "比":
             break
         number = source.number(stop + 1)
-    if len(parts) < 2 or source[stop].text in lexicon.COMPARATIVE_AFTER_RATIO | lexicon.AND_MORE:
+    if len(parts) < 2 or _compares(source, stop) or source[stop].text in lexicon.AND_MORE:
         return None
     return Match(stop, [Edit(start, stop, ":".join(parts))])
+
+
+def _compares(source: Source, position: int) -> bool:
+    """三比二大 compares; but 三比二大勝 is a score."""
+    if source[position].text not in lexicon.COMPARATIVE_AFTER_RATIO:
+        return False
+    following = _unit(source, position + 1)
+    return following is None or following.family != "score"
 
 
 def arithmetic(source: Source, start: int) -> Match | None:

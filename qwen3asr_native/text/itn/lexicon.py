@@ -82,7 +82,7 @@ ROADS = frozenset("路街巷弄段")  # 中山路一號
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
 GRADE = "等"
 DECADE = "年代"
-AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
+AFTER_TWO_DIGITS = _words("年 年次 年代 折 無鉛 无铅")  # 八五折, 八六年次, 九五無鉛
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
 # Characters that are tokens of their own, because the grammar asks what stands beside a number.
 CONTEXT = frozenset().union(

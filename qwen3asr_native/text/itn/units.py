@@ -40,7 +40,7 @@ _COUNTED = {
 }
 
 # Words after numbers, before which a single digit stays: 十二月 is 12月, but 六月 stays.
-_NAMED = "點 点 點鐘 点钟 月 年級 年级 年代 年制 世紀 世纪 字 步 口 面 段 下 回 國 国 星 所 通 代 次方 次函數 次函数"
+_NAMED = "點 点 點鐘 点钟 月 年級 年级 年代 年制 世紀 世纪 字 步 口 面 段 下 回 國 国 星 所 通 代 次方 次函數 次函数 無鉛 无铅"
 _NAMED_MONEY = "角 毛"  # 三塊五毛 is 3塊5毛, but 五毛 stays
 
 # Written with a symbol; speeds are made of a distance and a time.
