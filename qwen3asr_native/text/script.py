@@ -157,26 +157,63 @@ class _Stage:
                     self._values[key] = value
                     self._ranks[key] = index * _RANKS_PER_DICTIONARY - len(key)
         self._beginnings = {key[:length] for key in self._values for length in range(1, len(key))}
+        self._first = {key[0] for key in self._values}
         self._sorted_keys = sorted(self._values)
         self._openings: dict[tuple[str, _Characters], list[_Opening]] = {}
-        for first in {key[0] for key in self._values}:
+        for first in self._first:
             self._openings_of(first, None)  # these have the most keys: better now than in a stream
-        # The outcome depends on nothing but the window, and short windows come again and again.
+        # What is open at the end of a window depends on nothing else, and comes again and again.
         self._remembered = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._decide_window)
 
     def outcome(self, window: str, upcoming: _Characters) -> _Outcome:
         """What is certain if ``window`` goes on with any text, or with one of ``upcoming``."""
-        if not self._values:
+        if self._first.isdisjoint(window):
             converted = window.translate(self._characters)
             return _Outcome(converted, len(window), len(converted), None)
-        if len(window) > _LONGEST_REMEMBERED:
-            return self._decide_window(window, upcoming)
-        return self._remembered(window, upcoming)
+        complete, cut = self._complete_matches(window, stop_when_open=True)
+        for match in reversed(complete):
+            if match.start < cut < match.stop:
+                cut = match.start
+        # No key takes characters on both sides of the cut.
+        head = self._choose(window[:cut], [match for match in complete if match.start < cut])
+        tail = window[cut:]
+        if not tail:
+            return _Outcome(head, cut, len(head), None)
+        decide = self._remembered if len(tail) <= _LONGEST_REMEMBERED else self._decide_window
+        certain, decided, settled, following = decide(tail, upcoming)
+        return _Outcome(head + certain, cut + decided, len(head) + settled, following)
 
     def convert(self, segment: str) -> str:
         """The conversion of a whole segment."""
-        complete = [match for match in self._matches(segment, frozenset()) if not match.open]
-        return self._write(segment, _decide(complete, len(segment)).chosen, len(segment))
+        if self._first.isdisjoint(segment):
+            return segment.translate(self._characters)
+        complete, _ = self._complete_matches(segment, stop_when_open=False)
+        return self._choose(segment, complete)
+
+    def _complete_matches(self, text: str, stop_when_open: bool) -> tuple[list[_Match], int]:
+        """The keys in ``text``, and the first place at which a key begins that may be longer than the text."""
+        values, beginnings = self._values, self._beginnings
+        found: list[_Match] = []
+        end = first_open = len(text)
+        for start in range(end):
+            for stop in range(start + 1, end + 1):
+                part = text[start:stop]
+                value = values.get(part)
+                if value is not None:
+                    found.append(_Match(self._ranks[part], start, stop, value, False, (value,)))
+                if part not in beginnings:
+                    break
+            else:
+                if stop_when_open:
+                    return found, start
+                first_open = min(first_open, start)
+        return found, first_open
+
+    def _choose(self, text: str, complete: list[_Match]) -> str:
+        """The conversion of ``text`` by the best of the matches in it."""
+        if len(complete) > 1:
+            complete = _decide(sorted(complete), len(text)).chosen
+        return self._write(text, complete, len(text))
 
     def _openings_of(self, beginning: str, upcoming: _Characters) -> list[_Opening]:
         """The keys that begin with, and are longer than, ``beginning``, and go on with one of ``upcoming``."""
@@ -357,6 +394,8 @@ class _StageStream:
     def finish(self, piece: str) -> str:
         """Take the last text of a segment; return all that was held."""
         window, given = self._window + piece, self._given
+        if not window:
+            return ""
         self._window, self._given = "", 0
         return self._stage.convert(window)[given:]
 
