@@ -68,16 +68,29 @@ class ScriptConverter:
             names = ", ".join(available_variants())
             raise ValueError(f"unknown script variant {variant!r}: choose one of {names}")
         self.variant = variant
-        self._is_separator, stages = _load(ALIASES.get(variant, variant))
-        self._streams = [_StageStream(stage) for stage in stages]
+        self._is_separator, self._stages = _load(ALIASES.get(variant, variant))
+        self._streams = [_StageStream(stage) for stage in self._stages]
 
     def convert(self, text: str) -> str:
         """Convert a whole text; independent of what has been fed."""
-        fresh = ScriptConverter(self.variant)
-        return fresh.feed(text) + fresh.flush()
+        out: list[str] = []
+        start = 0
+        for position, char in enumerate(text):
+            if self._is_separator[char]:
+                out += self._convert_segment(text[start:position]), char
+                start = position + 1
+        out.append(self._convert_segment(text[start:]))
+        return "".join(out)
+
+    def _convert_segment(self, text: str) -> str:
+        for stage in self._stages:
+            text = stage.convert(text)
+        return text
 
     def feed(self, piece: str) -> str:
         """Take the next piece of text; return all converted text that has become certain."""
+        if not any(map(self._is_separator.__getitem__, piece)):
+            return self._pass(piece) if piece else ""
         out: list[str] = []
         start = 0
         for position, char in enumerate(piece):
@@ -162,14 +175,21 @@ class _Stage:
         self._openings: dict[tuple[str, _Characters], list[_Opening]] = {}
         for first in self._first:
             self._openings_of(first, None)  # these have the most keys: better now than in a stream
-        # What is open at the end of a window depends on nothing else, and comes again and again.
-        self._remembered = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._decide_window)
+        # The outcome depends on nothing but the window. Short windows come again, and their open ends always.
+        self._remembered = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._split_window)
+        self._remembered_ends = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._decide_window)
+
+    def convert_characters(self, text: str) -> str | None:
+        """The conversion of ``text`` if no key of several characters begins in it, whatever follows; else None."""
+        return text.translate(self._characters) if self._first.isdisjoint(text) else None
 
     def outcome(self, window: str, upcoming: _Characters) -> _Outcome:
         """What is certain if ``window`` goes on with any text, or with one of ``upcoming``."""
-        if self._first.isdisjoint(window):
-            converted = window.translate(self._characters)
-            return _Outcome(converted, len(window), len(converted), None)
+        decide = self._remembered if len(window) <= _LONGEST_REMEMBERED else self._split_window
+        return decide(window, upcoming)
+
+    def _split_window(self, window: str, upcoming: _Characters) -> _Outcome:
+        """Convert all before the open end of ``window``, and decide about that end alone."""
         complete, cut = self._complete_matches(window, stop_when_open=True)
         for match in reversed(complete):
             if match.start < cut < match.stop:
@@ -179,14 +199,12 @@ class _Stage:
         tail = window[cut:]
         if not tail:
             return _Outcome(head, cut, len(head), None)
-        decide = self._remembered if len(tail) <= _LONGEST_REMEMBERED else self._decide_window
+        decide = self._remembered_ends if len(tail) <= _LONGEST_REMEMBERED else self._decide_window
         certain, decided, settled, following = decide(tail, upcoming)
         return _Outcome(head + certain, cut + decided, len(head) + settled, following)
 
     def convert(self, segment: str) -> str:
         """The conversion of a whole segment."""
-        if self._first.isdisjoint(segment):
-            return segment.translate(self._characters)
         complete, _ = self._complete_matches(segment, stop_when_open=False)
         return self._choose(segment, complete)
 
@@ -385,6 +403,10 @@ class _StageStream:
         Returns:
             The text, and the characters one of which the next returned text must begin with, or None.
         """
+        if not self._window:
+            converted = self._stage.convert_characters(piece)
+            if converted is not None:
+                return converted, None
         window, given = self._window + piece, self._given
         certain, decided, settled, following = self._stage.outcome(window, upcoming)
         self._window = window[decided:]
