@@ -114,6 +114,10 @@ def leave_alone(source: Source, start: int) -> Match | None:
     vague = source[start].kind is Kind.PLACE and _before(source, start).text in lexicon.APPROXIMATE
     if source[stop].text in lexicon.APPROXIMATE and source[stop + 1].kind is Kind.PLACE:  # 一百幾十
         return Match(stop + 2, [])
+    if (
+        source[start].text in lexicon.TWO_OF and _before(source, start).text in lexicon.MARKS
+    ):  # was 百分之三十兩
+        return Match(stop, [])
     if vague or _touches_arabic(source, start, stop) or source.integer(start) is None:
         return Match(stop, [])
     return None
@@ -396,6 +400,10 @@ def compound(source: Source, start: int) -> Match | None:
     edits: list[Edit] = []
     for at, number in links:
         edits += [Edit(at, number.stop, number.text), *_symbol(source, number.stop)]
+    tail = _tail(source, links[-1][1]) if position == links[-1][1].stop + 1 else None
+    if tail:
+        edits.append(Edit(position, tail.stop, tail.text))
+        position = tail.stop
     return Match(position, edits)
 
 

@@ -46,8 +46,8 @@ COMPARATIVE_AFTER_RATIO = frozenset("大小多少高低強强好差長长快慢�
 KILO_UNITS = frozenset(word for word in UNITS if word[0] in PLACES)
 # 五千克 is read as 五 | 千克, 五百分點 as 五 | 百分點.
 KILO_AFTER_DIGIT = _words("千克 百分點 百分点")
-# A single digit may follow: 三十七度五, 六成八, 十二塊五.
-TAIL_UNITS = _words("度 成 秒 米 塊 块")
+# A single digit may follow: 三十七度五, 六成八, 十二塊五, 三塊二毛五.
+TAIL_UNITS = _words("度 成 秒 米 塊 块 毛 角")
 NO_TAIL_OF_ONE = frozenset("塊块")  # 一塊四處走走
 ZERO_UNITS = _words("元 分 度 歲 岁 公里 公分")
 NOT_AFTER_TEN = frozenset("分")  # 十分: "very"
