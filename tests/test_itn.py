@@ -81,6 +81,21 @@ def test_streamed_pieces_add_up_to_the_normalized_text(text: str, data: st.DataO
     assert "".join(pieces) + stream.flush() == normalize(text)
 
 
+def test_a_stream_does_not_read_a_long_number_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+
+    def counting_tokenize(text: str) -> list[tokens.Token]:
+        nonlocal read
+        read += len(text)
+        return tokens.tokenize(text)
+
+    monkeypatch.setattr("qwen3asr_native.text.itn.stream.tokenize", counting_tokenize)
+    normalizer = StreamNormalizer()
+    given_so_far = "".join(normalizer.feed(char) for char in "他說" + "一" * 1000 + "，好")
+    assert given_so_far + normalizer.flush() == "他說" + "1" * 1000 + "，好"
+    assert read < 50_000  # of 500 000 characters if each piece read all
+
+
 def test_a_stream_gives_numbers_as_soon_as_they_are_complete() -> None:
     stream = StreamNormalizer()
     assert [stream.feed(char) for char in "他今年三十"] == ["他", "", "", "", ""]
