@@ -362,7 +362,7 @@ def span(source: Source, start: int) -> Match | None:
     if source[link].text not in lexicon.CONNECTORS:
         return None
     second = source.number(link + 1)
-    if second is None:
+    if second is None or time_of_day(source, link + 1) is not None:  # 九點到十一點三十分
         return None
     if unit_of_first and source[second.stop].text != unit_of_first.text:
         return None
