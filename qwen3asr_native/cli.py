@@ -205,10 +205,9 @@ def info(
 @app.command()
 def itn() -> None:
     """Write the spoken Chinese numbers of standard input as digits, line by line."""
-    from .text.itn import normalize
+    from .text.itn.__main__ import main as run
 
-    for line in sys.stdin:
-        print(normalize(line.rstrip("\n")), flush=True)
+    raise typer.Exit(run())
 
 
 model_commands.register(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -130,6 +131,72 @@ def test_numbers_of_standard_input_become_digits() -> None:
     assert (done.returncode, done.stdout.decode().splitlines()) == (0, ["0900073331", "一心一意"])
 
 
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        (b"", b""),
+        ("三百".encode(), b"300"),  # no line end
+        ("三百\r\n\n".encode(), b"300\r\n\n"),
+        ("三百\0二十\n".encode(), b"300\x0020\n"),
+        ("三百".encode() + b"\xff\xe4\n", b"300\xff\xe4\n"),  # not UTF-8
+    ],
+)
+def test_the_number_filter_keeps_what_is_not_a_number(said: bytes, written: bytes) -> None:
+    done = qwen3asr("itn", stdin=said)
+    assert (done.returncode, done.stdout, done.stderr) == (0, written, b"")
+
+
+def _itn_in_shell(redirection: str) -> subprocess.CompletedProcess[bytes]:
+    command = f"{shlex.quote(sys.executable)} -m qwen3asr_native itn {redirection}"
+    return subprocess.run(command, shell=True, input="三百\n".encode(), capture_output=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("redirection", "sentence"),
+    [
+        (">/dev/full", b"qwen3asr itn: No space left on device\n"),
+        ("<&-", b"qwen3asr itn: standard input or standard output is closed\n"),
+        (">&-", b"qwen3asr itn: standard input or standard output is closed\n"),
+    ],
+)
+def test_the_number_filter_fails_in_one_sentence(redirection: str, sentence: bytes) -> None:
+    done = _itn_in_shell(redirection)
+    assert (done.returncode, done.stderr) == (1, sentence)
+
+
+def test_the_number_filter_ends_quietly_when_nobody_reads_on() -> None:
+    command = [sys.executable, "-m", "qwen3asr_native", "itn"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write("三百\n".encode())
+        process.stdin.flush()
+        assert process.stdout.readline() == b"300\n"
+        process.stdout.close()
+        process.stdin.write("三百\n".encode())
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait(10) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of Unix")
+def test_at_a_terminal_the_number_filter_says_that_it_reads() -> None:
+    import pty
+
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-m", "qwen3asr_native", "itn"]
+    with subprocess.Popen(command, stdin=side, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        assert b"reading from the terminal" in process.stderr.readline()
+        os.write(terminal, "三百\n\x04".encode())
+        assert process.stdout.read() == b"300\n"
+        assert process.wait(10) == 0
+    os.close(side)
+    os.close(terminal)
+
+
 @pytest.mark.parametrize("as_json", [True, False])
 def test_ctrl_c_prints_what_there_is(slow_library: list[object], wav: Path, as_json: bool) -> None:
     command = [sys.executable, "-m", "qwen3asr_native", "transcribe", *map(str, slow_library), str(wav)]
@@ -174,7 +241,7 @@ def test_output_is_utf_8_in_any_locale(model_file: Path, wav: Path) -> None:
         },
         check=False,
     )
-    assert io.TextIOWrapper(io.BytesIO(done.stdout), "utf-8").read() == "你好\n"
+    assert io.TextIOWrapper(io.BytesIO(done.stdout), "utf-8").read() == "你好"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")

@@ -45,7 +45,7 @@ def test_simplified_text_is_normalized_like_traditional_text() -> None:
 
 _numerals = list("零〇一二三四五六七八九十百千萬億兆兩幺么")
 _around = list("點分之比到至負第年月日號個人克米時秒半多幾又每元塊樓成度a5/.% ，是這什加")
-_words = "百分之 千克 千米 千米每小時 民國 分機 下午 星期一 km g 12 三七二十一 萬一 分鐘 等於 段 勝 敗 巷"
+_words = "百分之 千克 千米 千米每小時 民國 分機 下午 星期一 km g 12 三七二十一 萬一 分鐘 等於 段 勝 敗 巷 、 廿 卅 億 塊 等 年代 百分點 分之前"
 _text = st.lists(st.sampled_from([*_numerals, *_around, *_words.split()]), max_size=12).map("".join)
 
 
@@ -79,6 +79,21 @@ def test_streamed_pieces_add_up_to_the_normalized_text(text: str, data: st.DataO
     stream = StreamNormalizer()
     pieces = [stream.feed(text[start:stop]) for start, stop in zip(places, places[1:])]
     assert "".join(pieces) + stream.flush() == normalize(text)
+
+
+def test_a_stream_does_not_read_a_long_number_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+
+    def counting_tokenize(text: str) -> list[tokens.Token]:
+        nonlocal read
+        read += len(text)
+        return tokens.tokenize(text)
+
+    monkeypatch.setattr("qwen3asr_native.text.itn.stream.tokenize", counting_tokenize)
+    normalizer = StreamNormalizer()
+    given_so_far = "".join(normalizer.feed(char) for char in "他說" + "一" * 1000 + "，好")
+    assert given_so_far + normalizer.flush() == "他說" + "1" * 1000 + "，好"
+    assert read < 50_000  # of 500 000 characters if each piece read all
 
 
 def test_a_stream_gives_numbers_as_soon_as_they_are_complete() -> None:
@@ -156,6 +171,15 @@ def _work(text: str) -> int:
         "負",
         "兩小時",
         "一千兩百元，",
+        "一、",
+        "第一、",
+        "三、四十",
+        "廿",
+        "五億",
+        "三兩",
+        "一點七五千克",
+        "五零六零年代",
+        "一百幾十",
     ],
 )
 def test_work_grows_with_the_length_of_the_text(unit: str) -> None:

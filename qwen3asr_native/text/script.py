@@ -68,16 +68,29 @@ class ScriptConverter:
             names = ", ".join(available_variants())
             raise ValueError(f"unknown script variant {variant!r}: choose one of {names}")
         self.variant = variant
-        self._is_separator, stages = _load(ALIASES.get(variant, variant))
-        self._streams = [_StageStream(stage) for stage in stages]
+        self._is_separator, self._stages = _load(ALIASES.get(variant, variant))
+        self._streams = [_StageStream(stage) for stage in self._stages]
 
     def convert(self, text: str) -> str:
         """Convert a whole text; independent of what has been fed."""
-        fresh = ScriptConverter(self.variant)
-        return fresh.feed(text) + fresh.flush()
+        out: list[str] = []
+        start = 0
+        for position, char in enumerate(text):
+            if self._is_separator[char]:
+                out += self._convert_segment(text[start:position]), char
+                start = position + 1
+        out.append(self._convert_segment(text[start:]))
+        return "".join(out)
+
+    def _convert_segment(self, text: str) -> str:
+        for stage in self._stages:
+            text = stage.convert(text)
+        return text
 
     def feed(self, piece: str) -> str:
         """Take the next piece of text; return all converted text that has become certain."""
+        if not any(map(self._is_separator.__getitem__, piece)):
+            return self._pass(piece) if piece else ""
         out: list[str] = []
         start = 0
         for position, char in enumerate(piece):
@@ -157,26 +170,68 @@ class _Stage:
                     self._values[key] = value
                     self._ranks[key] = index * _RANKS_PER_DICTIONARY - len(key)
         self._beginnings = {key[:length] for key in self._values for length in range(1, len(key))}
+        self._first = {key[0] for key in self._values}
         self._sorted_keys = sorted(self._values)
         self._openings: dict[tuple[str, _Characters], list[_Opening]] = {}
-        for first in {key[0] for key in self._values}:
+        for first in self._first:
             self._openings_of(first, None)  # these have the most keys: better now than in a stream
-        # The outcome depends on nothing but the window, and short windows come again and again.
-        self._remembered = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._decide_window)
+        # The outcome depends on nothing but the window. Short windows come again, and their open ends always.
+        self._remembered = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._split_window)
+        self._remembered_ends = lru_cache(maxsize=_REMEMBERED_WINDOWS)(self._decide_window)
+
+    def convert_characters(self, text: str) -> str | None:
+        """The conversion of ``text`` if no key of several characters begins in it, whatever follows; else None."""
+        return text.translate(self._characters) if self._first.isdisjoint(text) else None
 
     def outcome(self, window: str, upcoming: _Characters) -> _Outcome:
         """What is certain if ``window`` goes on with any text, or with one of ``upcoming``."""
-        if not self._values:
-            converted = window.translate(self._characters)
-            return _Outcome(converted, len(window), len(converted), None)
-        if len(window) > _LONGEST_REMEMBERED:
-            return self._decide_window(window, upcoming)
-        return self._remembered(window, upcoming)
+        decide = self._remembered if len(window) <= _LONGEST_REMEMBERED else self._split_window
+        return decide(window, upcoming)
+
+    def _split_window(self, window: str, upcoming: _Characters) -> _Outcome:
+        """Convert all before the open end of ``window``, and decide about that end alone."""
+        complete, cut = self._complete_matches(window, stop_when_open=True)
+        for match in reversed(complete):
+            if match.start < cut < match.stop:
+                cut = match.start
+        # No key takes characters on both sides of the cut.
+        head = self._choose(window[:cut], [match for match in complete if match.start < cut])
+        tail = window[cut:]
+        if not tail:
+            return _Outcome(head, cut, len(head), None)
+        decide = self._remembered_ends if len(tail) <= _LONGEST_REMEMBERED else self._decide_window
+        certain, decided, settled, following = decide(tail, upcoming)
+        return _Outcome(head + certain, cut + decided, len(head) + settled, following)
 
     def convert(self, segment: str) -> str:
         """The conversion of a whole segment."""
-        complete = [match for match in self._matches(segment, frozenset()) if not match.open]
-        return self._write(segment, _decide(complete, len(segment)).chosen, len(segment))
+        complete, _ = self._complete_matches(segment, stop_when_open=False)
+        return self._choose(segment, complete)
+
+    def _complete_matches(self, text: str, stop_when_open: bool) -> tuple[list[_Match], int]:
+        """The keys in ``text``, and the first place at which a key begins that may be longer than the text."""
+        values, beginnings = self._values, self._beginnings
+        found: list[_Match] = []
+        end = first_open = len(text)
+        for start in range(end):
+            for stop in range(start + 1, end + 1):
+                part = text[start:stop]
+                value = values.get(part)
+                if value is not None:
+                    found.append(_Match(self._ranks[part], start, stop, value, False, (value,)))
+                if part not in beginnings:
+                    break
+            else:
+                if stop_when_open:
+                    return found, start
+                first_open = min(first_open, start)
+        return found, first_open
+
+    def _choose(self, text: str, complete: list[_Match]) -> str:
+        """The conversion of ``text`` by the best of the matches in it."""
+        if len(complete) > 1:
+            complete = _decide(sorted(complete), len(text)).chosen
+        return self._write(text, complete, len(text))
 
     def _openings_of(self, beginning: str, upcoming: _Characters) -> list[_Opening]:
         """The keys that begin with, and are longer than, ``beginning``, and go on with one of ``upcoming``."""
@@ -348,6 +403,10 @@ class _StageStream:
         Returns:
             The text, and the characters one of which the next returned text must begin with, or None.
         """
+        if not self._window:
+            converted = self._stage.convert_characters(piece)
+            if converted is not None:
+                return converted, None
         window, given = self._window + piece, self._given
         certain, decided, settled, following = self._stage.outcome(window, upcoming)
         self._window = window[decided:]
@@ -357,6 +416,8 @@ class _StageStream:
     def finish(self, piece: str) -> str:
         """Take the last text of a segment; return all that was held."""
         window, given = self._window + piece, self._given
+        if not window:
+            return ""
         self._window, self._given = "", 0
         return self._stage.convert(window)[given:]
 

@@ -1,11 +1,15 @@
-"""``python -m qwen3asr_native.text.itn``: normalizes standard input line by line."""
+"""``qwen3asr itn``, also as ``python -m qwen3asr_native.text.itn``: normalizes standard input line by line."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TextIO
 
 from . import normalize
+
+FAILED = 1
+INTERRUPTED = 130
 
 
 def run_filter(lines: TextIO, out: TextIO) -> None:
@@ -16,20 +20,37 @@ def run_filter(lines: TextIO, out: TextIO) -> None:
 
 
 def main() -> int:
-    """Run the filter on standard input and output, both UTF-8."""
+    """Run the filter on standard input and output: UTF-8; other bytes, and line ends, pass as they are."""
+    if sys.stdin is None or sys.stdout is None:
+        _say("standard input or standard output is closed")
+        return FAILED
     for stream in (sys.stdin, sys.stdout):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             reconfigure(encoding="utf-8", errors="surrogateescape", newline="")
+    if sys.stdin.isatty():
+        _say("reading from the terminal, line by line; Ctrl-D ends it")
     try:
         run_filter(sys.stdin, sys.stdout)
     except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader is gone; nothing more can be flushed at exit.
-        sys.stderr.close()
-        return 0
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has what it wanted
+        _discard_output()
+        return FAILED
+    except OSError as error:
+        _say(os.strerror(error.errno) if error.errno else str(error))
+        _discard_output()
+        return FAILED
     return 0
+
+
+def _say(message: str) -> None:
+    print(f"qwen3asr itn: {message}", file=sys.stderr, flush=True)
+
+
+def _discard_output() -> None:
+    """What could not be written must not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

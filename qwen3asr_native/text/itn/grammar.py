@@ -64,7 +64,7 @@ def _numerals_stop(source: Source, start: int) -> int:
 
 
 def _first_match(source: Source, position: int) -> Match | None:
-    if source[position].kind not in (Kind.DIGIT, Kind.PLACE, Kind.SCALE, Kind.KEYWORD):
+    if source[position].kind not in NUMERAL_KINDS | {Kind.KEYWORD}:
         return None
     for rule in RULES:
         match = rule(source, position)
@@ -112,6 +112,12 @@ def leave_alone(source: Source, start: int) -> Match | None:
         return None
     stop = _numerals_stop(source, start)
     vague = source[start].kind is Kind.PLACE and _before(source, start).text in lexicon.APPROXIMATE
+    if source[stop].text in lexicon.APPROXIMATE and source[stop + 1].kind is Kind.PLACE:  # 一百幾十
+        return Match(stop + 2, [])
+    if (
+        source[start].text in lexicon.TWO_OF and _before(source, start).text in lexicon.MARKS
+    ):  # was 百分之三十兩
+        return Match(stop, [])
     if vague or _touches_arabic(source, start, stop) or source.integer(start) is None:
         return Match(stop, [])
     return None
@@ -121,19 +127,22 @@ def leave_alone(source: Source, start: int) -> Match | None:
 
 
 def percentage(source: Source, start: int) -> Match | None:
-    """百分之三十 -> 30%, 千分之三 -> 3‰, 百分之二十到三十 -> 20%到30%."""
+    """百分之三十 -> 30%, 千分之三 -> 3‰, 百分之負二 -> -2%, 百分之二十到三十 -> 20%到30%."""
     mark = lexicon.PERCENT.get(source[start].text)
     if mark is None:
         return None
     if source[start + 1].text == "百" and source[start + 2].kind not in NUMERAL_KINDS:
         return Match(start + 2, [Edit(start, start + 2, "100" + mark)])
-    number = source.number(start + 1)
+    sign = "-" if source[start + 1].text in lexicon.MINUS else ""
+    number = source.number(start + 1 + len(sign))
     if number is None:
         return None
     stop, more = number.stop, ""
-    if source[stop].text in lexicon.AND_MORE | lexicon.AND_SOME:
+    if source[stop].text in lexicon.POINT:  # 百分之零點幾
+        return Match(stop, [])
+    if source[stop].text in lexicon.AND_MORE | lexicon.APPROXIMATE:
         stop, more = stop + 1, source[stop].text
-    edits = [Edit(start, stop, (number.approximate or number.text) + more + mark)]
+    edits = [Edit(start, stop, sign + (number.approximate or number.text) + more + mark)]
     if source[stop].text in lexicon.CONNECTORS:
         other = source.number(stop + 1)
         if other is not None and _unit(source, other.stop) is None:
@@ -159,15 +168,25 @@ def negative(source: Source, start: int) -> Match | None:
 
 
 def ordinal(source: Source, start: int) -> Match | None:
-    """第二十三屆 -> 第23屆; with a single digit it stays: 第一次, 第三名."""
-    if source[start].text != "第":
+    """第二十三屆 -> 第23屆; with a single digit it stays: 第一次, 第三名, 第一、二屆."""
+    if source[start].text != lexicon.ORDINAL:
         return None
     number = source.integer(start + 1)
     if number is None:
         return None
     if number.form in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR):
-        return Match(number.stop, [])
+        return Match(_listed_stop(source, number.stop), [])
     return Match(number.stop, [Edit(start + 1, number.stop, number.text)])
+
+
+def _listed_stop(source: Source, position: int) -> int:
+    """The end of the single digits that go on a list: 、二、三."""
+    while source[position].text == lexicon.LIST_COMMA:
+        number = source.integer(position + 1)
+        if number is None or number.form is not Form.DIGIT:
+            break
+        position = number.stop
+    return position
 
 
 # -- dates and times ------------------------------------------------------------------------------------------
@@ -268,12 +287,13 @@ def version(source: Source, start: int) -> Match | None:
 def fraction(source: Source, start: int) -> Match | None:
     """三分之二 -> 2/3."""
     below = source.integer(start)
-    if below is None or source[below.stop].text != "分之":
+    if below is None or source[below.stop].text != lexicon.OVER:
         return None
     above = source.number(below.stop + 1)
     if above is None:
         return None
-    edit = Edit(start, above.stop, f"{above.text}/{below.text}")
+    whole = below.text if below.value < 0 else str(below.value)
+    edit = Edit(start, above.stop, f"{above.text}/{whole}")
     return Match(above.stop, [edit])
 
 
@@ -299,9 +319,17 @@ def ratio(source: Source, start: int) -> Match | None:
         if source[stop].text != "比":
             break
         number = source.number(stop + 1)
-    if len(parts) < 2 or source[stop].text in lexicon.COMPARATIVE_AFTER_RATIO | lexicon.AND_MORE:
+    if len(parts) < 2 or _compares(source, stop) or source[stop].text in lexicon.AND_MORE:
         return None
     return Match(stop, [Edit(start, stop, ":".join(parts))])
+
+
+def _compares(source: Source, position: int) -> bool:
+    """三比二大 compares; but 三比二大勝 is a score."""
+    if source[position].text not in lexicon.COMPARATIVE_AFTER_RATIO:
+        return False
+    following = _unit(source, position + 1)
+    return following is None or following.family != "score"
 
 
 def arithmetic(source: Source, start: int) -> Match | None:
@@ -334,7 +362,7 @@ def span(source: Source, start: int) -> Match | None:
     if source[link].text not in lexicon.CONNECTORS:
         return None
     second = source.number(link + 1)
-    if second is None:
+    if second is None or time_of_day(source, link + 1) is not None:  # 九點到十一點三十分
         return None
     if unit_of_first and source[second.stop].text != unit_of_first.text:
         return None
@@ -372,6 +400,10 @@ def compound(source: Source, start: int) -> Match | None:
     edits: list[Edit] = []
     for at, number in links:
         edits += [Edit(at, number.stop, number.text), *_symbol(source, number.stop)]
+    tail = _tail(source, links[-1][1]) if position == links[-1][1].stop + 1 else None
+    if tail:
+        edits.append(Edit(position, tail.stop, tail.text))
+        position = tail.stop
     return Match(position, edits)
 
 
@@ -400,6 +432,47 @@ def _symbol(source: Source, position: int) -> list[Edit]:
     return [Edit(position, position + 1, unit.symbol)] if unit and unit.symbol else []
 
 
+def listing(source: Source, start: int) -> Match | None:
+    """三、四、五樓 -> 3、4、5樓."""
+    edits: list[Edit] = []
+    position, number = start, source.integer(start)
+    while number is not None and number.form is Form.DIGIT:
+        edits.append(Edit(position, number.stop, number.text))
+        if source[number.stop].text != lexicon.LIST_COMMA:
+            return Match(number.stop, edits) if len(edits) > 1 and _counts(source, number) else None
+        position, before = number.stop + 1, number
+        number = source.integer(position)
+        if number is None or number.value != before.value + 1:
+            break
+    return None
+
+
+def range_with_comma(source: Source, start: int) -> Match | None:
+    """七、八十歲 -> 70~80歲, 兩、三萬 -> 2~3萬."""
+    first = source.integer(start)
+    if first is None or first.form is not Form.DIGIT or source[first.stop].text != lexicon.LIST_COMMA:
+        return None
+    second = source.integer(first.stop + 1)
+    if second is None or second.form is not Form.CARDINAL or first.value == 0:
+        return None
+    places = second.text[len(first.text) :]
+    zeros = places[: len(places) - len(places.lstrip("0"))]
+    if second.text != f"{first.value + 1}{places}" or any(char.isdigit() for char in places[len(zeros) :]):
+        return None
+    return Match(second.stop, [Edit(start, second.stop, f"{first.text}{zeros}~{second.text}")])
+
+
+def decades(source: Source, start: int) -> Match | None:
+    """五零六零年代 -> 50、60年代; but 二零三零年代 is one decade."""
+    number = source.integer(start)
+    if number is None or source[number.stop].text != lexicon.DECADE or len(number.text) != 4:
+        return None
+    first, second = number.text[:2], number.text[2:]
+    if first < "30" or first[1] != "0" or int(second) != int(first) + 10:
+        return None
+    return Match(number.stop + 1, [Edit(start, number.stop, f"{first}、{second}")])
+
+
 # -- one number -----------------------------------------------------------------------------------------------
 
 
@@ -424,7 +497,8 @@ def single_number(source: Source, start: int) -> Match | None:
 
 def _tail(source: Source, number: Number) -> Number | None:
     """The decimal digits said after the unit: 三十七度五, 九秒五八."""
-    if source[number.stop].text not in lexicon.TAIL_UNITS:
+    unit = source[number.stop].text
+    if unit not in lexicon.TAIL_UNITS or (number.is_small and unit in lexicon.NO_TAIL_OF_ONE):
         return None
     tail = source.integer(number.stop + 1)
     if tail is None or tail.form not in (Form.DIGIT, Form.TWO_DIGITS, Form.PAIR):
@@ -454,7 +528,7 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
         counts = following.kind is Kind.UNIT and following.text not in lexicon.NOT_AFTER_TEN
         return number.text if named or counts or following.text in lexicon.AND_MORE else None
     if number.form is Form.PAIR and following.kind is Kind.UNIT and not _after_letters(source, start):
-        return number.approximate
+        return None if source[start + 1].text in lexicon.TWO_OF else number.approximate  # 一兩個 stays
     if named or following.kind is Kind.LETTERS:
         return number.text
     if number.form is Form.PAIR:
@@ -463,9 +537,10 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
 
 
 def _is_listing(source: Source, number: Number) -> bool:
-    """一二三樓 and 四五六月 name three things."""
+    """一二三樓, 四五六月, and 一二三等獎 name three things."""
     following = source[number.stop]
     listed = following.kind is Kind.UNIT and following.text not in lexicon.NUMBER_SIGN
+    listed = listed or following.text.startswith(lexicon.GRADE)
     return listed and len(number.text) == 3 and number.text in "123456789"
 
 
@@ -491,6 +566,8 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
 
 def _one_is_a_name(before: Token, following: Token) -> bool:
     """一 is a name in B一停車場 and 請按一, but not in 這個APP一打開."""
+    if following.text.startswith(before.text):  # 轉一轉
+        return False
     if before.text in lexicon.KEYS or (before.kind is Kind.LETTERS and len(before.text) == 1):
         return following.text not in lexicon.THINGS
     return following.kind not in (Kind.TEXT, Kind.UNIT) or not following.text[0].isalpha()
@@ -511,5 +588,8 @@ RULES: tuple[Rule, ...] = (
     span,
     compound,
     house_number,
+    listing,
+    range_with_comma,
+    decades,
     single_number,
 )

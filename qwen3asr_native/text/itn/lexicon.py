@@ -16,14 +16,18 @@ DIGITS = {
     for char in chars
 }
 PLACES = {"十": 10, "百": 100, "千": 1000}
+TENS = {"廿": 20, "卅": 30}
 SCALES = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
-NUMERALS = frozenset([*DIGITS, *PLACES, *SCALES])
+# The digit in 五億三 counts thousands of these.
+COUNTED_BY = {"億": "萬", "亿": "万"}
+NUMERALS = frozenset([*DIGITS, *PLACES, *TENS, *SCALES])
 
 TWO_OF = frozenset("兩两")  # "two" of things: never in a string of digits
 SPOKEN_ONE = frozenset("幺么")  # "one" in strings of digits only
 NOT_ONE_AFTER = frozenset("什甚怎這这那多要干幹")  # 什么, 怎么: 么 is no digit here
 
 POINT = frozenset("點点")
+LIST_COMMA = "、"
 HOUR_WORD = frozenset("時时")
 QUARTER = "刻"
 DAY = frozenset("日號号")
@@ -40,10 +44,11 @@ COMPARATIVE_AFTER_RATIO = frozenset("大小多少高低強强好差長长快慢�
 
 # Units that begin with a numeral: 三千米 is 三千 | 米, but 三十一千米 is 三十一 | 千米.
 KILO_UNITS = frozenset(word for word in UNITS if word[0] in PLACES)
-# 五千克 is read as 五 | 千克.
-KILO_AFTER_DIGIT = frozenset({"千克"})
-# A single digit may follow: 三十七度五, 六成八.
-TAIL_UNITS = _words("度 成 秒 米")
+# 五千克 is read as 五 | 千克, 五百分點 as 五 | 百分點.
+KILO_AFTER_DIGIT = _words("千克 百分點 百分点")
+# A single digit may follow: 三十七度五, 六成八, 十二塊五, 三塊二毛五.
+TAIL_UNITS = _words("度 成 秒 米 塊 块 毛 角")
+NO_TAIL_OF_ONE = frozenset("塊块")  # 一塊四處走走
 ZERO_UNITS = _words("元 分 度 歲 岁 公里 公分")
 NOT_AFTER_TEN = frozenset("分")  # 十分: "very"
 
@@ -58,25 +63,30 @@ KEYS = _words("請按 请按 分機 分机 轉分機 转分机")
 PERCENT = {"百分之": "%", "千分之": "‰"}
 OPERATORS = _words("加 減 减 乘 乘以 除以")
 EQUALS = _words("等於 等于")
+ORDINAL = "第"
+OVER = "分之"  # 三分之二, but 五十九分之前
 KEYWORDS = _words("分之 比 負 负 第 又 之 到 至") | OPERATORS | EQUALS
 THINGS = _words("個 个 次 下")
 # A name unless a longer number follows: 高三學生, but 高三十公尺.
 NAMES_BEFORE_NUMERAL = _words(NAMES)
 # Protected alone, but before a unit and in percentages they are numbers: 八九十歲.
-PROTECTED_ALONE = _words("八九十 二百五")
+PROTECTED_ALONE = _words("八九十 二百五 四周")
 
 PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.
-STICKY = _words("一定 一般 一直 一些 一旦 一向 一邊 一边")
+STICKY = _words("萬眾 万众 百貨 百货 一定 一般 一直 一些 一旦 一向 一邊 一边")
 SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三四五六")
 NOT_WEEKDAY_BEFORE = frozenset("天次小個个")  # 每週三次
 SUB_NUMBER = "之"
 ROADS = frozenset("路街巷弄段")  # 中山路一號
 NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and 樓
-AFTER_TWO_DIGITS = _words("年 年次 年代 折")  # 八五折, 八六年次
+GRADE = "等"
+DECADE = "年代"
+AFTER_TWO_DIGITS = _words("年 年次 年代 折 無鉛 无铅")  # 八五折, 八六年次, 九五無鉛
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
 # Characters that are tokens of their own, because the grammar asks what stands beside a number.
 CONTEXT = frozenset().union(
+    LIST_COMMA,
     HOUR_WORD,
     QUARTER,
     NOT_ONE_AFTER,

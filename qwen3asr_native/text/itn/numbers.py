@@ -76,11 +76,13 @@ def read_number(tokens: list[Token], start: int) -> Number | None:
 def read_integer(tokens: list[Token], start: int) -> Number | None:
     """As `read_number`, but only the whole number."""
     first = tokens[start]
-    if first.kind is not Kind.DIGIT and first.text != "十":
+    if first.kind not in (Kind.DIGIT, Kind.TENS) and first.text != "十":
         return None
     stop = _digits_stop(tokens, start)
-    if tokens[stop].kind not in (Kind.PLACE, Kind.SCALE):
+    if tokens[stop].kind not in NUMERAL_KINDS:
         return _digit_string(tokens, start, stop)
+    if tokens[stop].kind is Kind.TENS and stop > start:  # 五卅
+        return None
     if stop - start > 2:
         return _scaled_digits(tokens, start, stop)
     return _cardinal(tokens, start)
@@ -150,12 +152,12 @@ def _section(tokens: list[Token], position: int, ones: int) -> _Section | None:
         ones: what a digit at the start counts: 1, or the place below the last scale word (一萬五: 1000).
     """
     start, total, limit, after_zero = position, 0, 10**4, False
-    while tokens[position].kind in (Kind.DIGIT, Kind.PLACE):
+    while tokens[position].kind in (Kind.DIGIT, Kind.PLACE, Kind.TENS):
         token, following = tokens[position], tokens[position + 1]
-        if token.kind is Kind.PLACE:
-            if token.value != 10 or limit <= 10 or not (total == 0 or after_zero or limit == 100):
+        if token.kind is not Kind.DIGIT:
+            if token.value >= 100 or limit <= 10 or not (total == 0 or after_zero or limit == 100):
                 break
-            total, limit, ones, after_zero = total + 10, 10, 1, False
+            total, limit, ones, after_zero = total + token.value, 10, 1, False
             position += 1
         elif token.value == 0:
             ones, after_zero = 1, True
@@ -192,11 +194,14 @@ def _cardinal(tokens: list[Token], start: int) -> Number | None:
     low = high = 0
     groups = ""  # 1億2000萬
     scaled = True  # nothing below the last scale word
-    while tokens[position].kind in (Kind.DIGIT, Kind.PLACE):
+    while tokens[position].kind in (Kind.DIGIT, Kind.PLACE, Kind.TENS):
+        thousands = lexicon.COUNTED_BY.get(tokens[position - 1].text, "") if position > start else ""
         section = _section(tokens, position, ones)
         if section is None:
             return None
         position, suffix, scale = _scales(tokens, section.stop)
+        if thousands and section.low >= 10**4 and not suffix:  # 五億三: 5億3000萬
+            section, suffix, scale = _divided(section, 10**4), thousands, 10**4
         if scale == smallest or low != high:
             return None
         if scale > smallest:  # 一萬兩千億: the scale word counts all that was said
@@ -215,6 +220,10 @@ def _cardinal(tokens: list[Token], start: int) -> Number | None:
     if low != high:
         return Number(Form.RANGE, position, text)
     return Number(Form.TEN if position == start + 1 else Form.CARDINAL, position, text, low)
+
+
+def _divided(section: _Section, scale: int) -> _Section:
+    return _Section(section.stop, section.low // scale, section.high // scale)
 
 
 def _span(low: int, high: int) -> str:

@@ -20,7 +20,9 @@ class StreamNormalizer:
     def feed(self, piece: str) -> str:
         """Take the next piece of text; return the normalized text that has become certain."""
         self._held += piece
-        cut = _last_cut(self._held)
+        # What stands farther back has been looked at when no open word reached it any more.
+        recent = self._held[-longest_word() - len(piece) :]
+        cut = _last_cut(self._held) if any(map(is_plain, recent)) else 0
         ready, self._held = self._held[:cut], self._held[cut:]
         return normalize(ready)
 

@@ -15,6 +15,7 @@ class Kind(Enum):
 
     DIGIT = "digit"  # 零 to 九, 兩, 幺
     PLACE = "place"  # 十 百 千
+    TENS = "tens"  # 廿 卅
     SCALE = "scale"  # 萬 億 兆
     UNIT = "unit"  # 個, 公斤, 年
     KEYWORD = "keyword"  # 分之, 比, 負
@@ -26,7 +27,7 @@ class Kind(Enum):
     END = "end"
 
 
-NUMERAL_KINDS = frozenset({Kind.DIGIT, Kind.PLACE, Kind.SCALE})
+NUMERAL_KINDS = frozenset({Kind.DIGIT, Kind.PLACE, Kind.TENS, Kind.SCALE})
 
 
 class Token(NamedTuple):
@@ -56,6 +57,7 @@ _LENGTHS = {
 }
 
 _BEGINNINGS = {word[:length] for word in _WORDS for length in range(1, len(word))}
+_MOST_DECIMALS = 8  # before a unit such as 千克
 _LONGEST_WORD = max(map(len, _WORDS))
 # Whatever is neither a numeral nor ASCII nor begins or is a word that the grammar asks for.
 _PLAIN = re.compile(
@@ -118,6 +120,10 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     """Whether the characters of ``word`` are that word here, and not numerals of a longer number."""
     after_numeral = bool(before) and (before[-1].kind in NUMERAL_KINDS or before[-1].kind is Kind.ARABIC)
     following = text[position + len(word) : position + len(word) + 1]
+    if word in lexicon.TWO_OF:  # 三百兩 is a weight, but not 三兩個
+        return after_numeral and following not in lexicon.NUMERALS and not _begins_unit(text, position + 1)
+    if word == lexicon.OVER:
+        return following in lexicon.NUMERALS
     if word in lexicon.SHORT_WEEKDAYS:
         return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
     if word in lexicon.NAMES_BEFORE_NUMERAL:
@@ -128,19 +134,33 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return after_numeral and _is_kilo(word, before)
     if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
         return False
-    if before and before[-1].text in lexicon.PERCENT:
+    if before and (before[-1].text in lexicon.PERCENT or before[-1].text == lexicon.ORDINAL):
         return False
     if word in lexicon.PROTECTED_ALONE and following in UNITS:
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
 
 
+def _begins_unit(text: str, position: int) -> bool:
+    return any(text[position : position + length] in UNITS for length in range(1, _LONGEST_WORD + 1))
+
+
 def _is_kilo(word: str, before: list[Token]) -> bool:
     """三十一千米 is 31 千米, but 三千米 is 3000 米 and 三萬五千克 35000 克; of 五千克 both are true."""
-    if before[-1].kind is not Kind.DIGIT:
+    if before[-1].kind is not Kind.DIGIT or _are_decimals(before):
         return True
     earlier = before[-2].kind if len(before) > 1 else Kind.END
     return earlier is Kind.PLACE or (earlier not in NUMERAL_KINDS and word in lexicon.KILO_AFTER_DIGIT)
+
+
+def _are_decimals(before: list[Token]) -> bool:
+    """Whether the last tokens are digits after a point, as in 零點七五千克."""
+    for token, earlier in zip(before[: -_MOST_DECIMALS - 1 : -1], before[-2 : -_MOST_DECIMALS - 2 : -1]):
+        if token.text in lexicon.POINT:
+            return earlier.kind is Kind.DIGIT
+        if token.kind is not Kind.DIGIT:
+            return False
+    return False
 
 
 def _numeral(text: str, position: int, previous: Kind) -> Token | None:
@@ -150,6 +170,7 @@ def _numeral(text: str, position: int, previous: Kind) -> Token | None:
     for kind, values in (
         (Kind.DIGIT, lexicon.DIGITS),
         (Kind.PLACE, lexicon.PLACES),
+        (Kind.TENS, lexicon.TENS),
         (Kind.SCALE, lexicon.SCALES),
     ):
         if char in values:
