@@ -1,6 +1,6 @@
 """The commands ``qwen3asr bench`` and ``qwen3asr leaks``."""
 
-from __future__ import annotations
+# No postponed annotations in this file: typer does not read them on Python 3.9.
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -203,7 +203,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
     typer.echo(f"The whole result is in {path}.", err=True)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, *columns: str) -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -235,7 +235,7 @@ _ROWS = (
 )
 
 
-def _print_bench(report: bench_module.Report) -> None:
+def _print_bench(report: "bench_module.Report") -> None:
     from . import _console
 
     count = len(report.iterations)
@@ -259,7 +259,7 @@ def _print_bench(report: bench_module.Report) -> None:
         console.print(_roofline_table(report.roofline))
 
 
-def _roofline_table(roofline: dict[str, Any]) -> Table:
+def _roofline_table(roofline: dict[str, Any]) -> "Table":
     peaks = roofline["machine"]
     table = _table(
         f"Share of the machine's limits, {peaks['threads']} threads",
@@ -294,11 +294,11 @@ def _roofline_table(roofline: dict[str, Any]) -> Table:
     return table
 
 
-def _percent(share: float | None) -> str:
+def _percent(share: Optional[float]) -> str:
     return "" if share is None else f"{100 * share:.0f} %"
 
 
-def _print_leaks(report: leaks_module.Report) -> None:
+def _print_leaks(report: "leaks_module.Report") -> None:
     """A column for each run, subjects side by side."""
     from . import _console
     from .leaks import QUANTITIES, amount
