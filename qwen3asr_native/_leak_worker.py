@@ -1,6 +1,6 @@
 """The child process of the leak laboratory: repeats inference one way and writes a JSON line for all that happens.
 
-Not imported by the package; :mod:`qwen3asr_native.leaks` starts it, because a library that is examined may end its process.
+Not imported by the package; ``qwen3asr_native.leaks`` starts it, because a library that is examined may end its process.
 """
 
 from __future__ import annotations

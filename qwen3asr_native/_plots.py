@@ -82,7 +82,7 @@ def _threads(report: bench.Report) -> str:
 
 
 def plot_leaks(report: leaks.Report, path: Path) -> None:
-    """Memory over the repetitions: a row for each subject, a column for each way. Raises as :func:`plot_bench`."""
+    """Memory over the repetitions: a row for each subject, a column for each way. Raises as ``plot_bench``."""
     rows = list(report.subjects.items())
     columns = max((len(runs) for _, runs in rows), default=1)
     figure, axes = _figure(max(len(rows), 1), columns)

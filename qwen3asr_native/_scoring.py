@@ -17,7 +17,7 @@ _ALONE = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00
 class ErrorRates:
     """Edit distance over length of the reference: of characters (cer) and of words (wer), 0 is perfect.
 
-    The normalized ones compare after :func:`normalize_for_scoring` on both sides.
+    The normalized ones compare after ``normalize_for_scoring`` on both sides.
     """
 
     cer: float

@@ -61,7 +61,7 @@ def load(audio: AudioSource, sample_rate: int | None = None) -> Pcm:
 def pieces(
     audio: AudioSource, sample_rate: int | None = None, max_seconds: float = MAX_SECONDS
 ) -> Iterator[Piece]:
-    """Reads audio in pieces of about ``max_seconds``, see :func:`split`; arguments and errors as for :func:`load`."""
+    """Reads audio in pieces of about ``max_seconds``, see ``split``; arguments and errors as for ``load``."""
     for piece in split(_blocks(audio, sample_rate), max_seconds):
         yield Piece(piece.start, _in_range(piece.pcm))
 

@@ -73,7 +73,7 @@ class Iteration:
         new_tokens: Tokens of the answer.
         characters_per_second: Characters that the tokens after the first one added, over ``decode_ms``.
         real_time_factor: ``total_ms`` over ``audio_ms``.
-        rss, uss, peak_rss: Memory after it, see :class:`qwen3asr_native._measure.Memory`.
+        rss, uss, peak_rss: Memory after it, see ``qwen3asr_native._measure.Memory``.
         language: Language of the answer.
         text: Final text.
         finish: How it ended.
@@ -156,7 +156,7 @@ def _summary(iterations: Sequence[Iteration]) -> dict[str, dict[str, float] | No
 
 
 class Settings(NamedTuple):
-    """How to transcribe; see :meth:`qwen3asr_native.Model.transcribe` and :class:`qwen3asr_native.Model`.
+    """How to transcribe; see ``qwen3asr_native.Model.transcribe`` and ``qwen3asr_native.Model``.
 
     reload: Load the model anew for each iteration, so that the time of loading has a spread too.
     """
@@ -188,7 +188,7 @@ def run(
 
     Args:
         files: Audio files; each iteration takes all of them in turn.
-        model: As for :class:`qwen3asr_native.Model`.
+        model: As for ``qwen3asr_native.Model``.
         references: What is said in a file, by the file as it was given; others have no error rates.
         iterations: How often.
         warmup: Iterations before them that are not measured.

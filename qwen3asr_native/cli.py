@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import __version__, _lab_commands, model_commands
+from . import __version__, _help, _lab_commands, model_commands
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
 
 if TYPE_CHECKING:
@@ -23,11 +23,19 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="qwen3asr",
-    help="Speech recognition with Qwen3-ASR on a CPU.",
+    help="Speech recognition with Qwen3-ASR on a CPU.\n\nThe text goes to standard output, everything else to standard "
+    "error. 'qwen3asr COMMAND --help' explains a command.",
+    epilog=_help.closing(
+        "qwen3asr transcribe talk.wav                              # with the small built-in model: spoken numbers",
+        "qwen3asr transcribe --model qwen3-asr-0.6b-q4_0 talk.wav  # fetches the model when it is not here yet",
+        "qwen3asr models                                           # what there is to fetch",
+        variables=True,
+    ),
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text, which keeps the lines of the examples
 )
-_lab_commands.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -48,17 +56,36 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(
+    epilog=_help.closing(
+        "qwen3asr transcribe talk.wav",
+        "qwen3asr transcribe --model models/qwen3-asr-0.6b-q4_0.bin --script zh-TW --itn talk.mp3",
+        "qwen3asr transcribe --language English --context 'PostgreSQL, Taipei' --timings talk.flac",
+        "qwen3asr transcribe --json *.wav > talks.jsonl",
+        "qwen3asr transcribe - < talk.ogg",
+        statuses={"1": "at least one file, or the model, cannot be used; standard error says why"},
+    )
+)
 def transcribe(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Audio files; - reads standard input.")
+        list[str],
+        typer.Argument(
+            metavar="FILE", help="Audio files (WAV, FLAC, Ogg, MP3) of any rate; - reads standard input."
+        ),
     ],
     model: Annotated[
         Optional[str],
         typer.Option(
             "--model",
             "-m",
-            help="Model file, or NAME for models/NAME.bin. Without it: the built-in mini model.",
+            help="Model file, directory of a checkpoint, or NAME for models/NAME.bin or a known model, which is "
+            "fetched when it is not here yet ('qwen3asr models' lists them). Without it: the built-in mini model.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Type to load the directory of a checkpoint as: q8_0, q4_0, q4_1, q4_k or f16; default: q8_0."
         ),
     ] = None,
     language: Annotated[
@@ -107,13 +134,18 @@ def transcribe(
 ) -> None:
     """Print what is said in audio files, while it is being recognized.
 
-    A file that cannot be read is reported, the others still run; the exit status is then 1.
+    A file that cannot be read is reported, the others still run. Ctrl-C prints what there is.
     """
     from .model import Model
 
     try:
         with Model(
-            model, threads=threads, kernels=kernels, library=library, context_length=context_length
+            model,
+            dtype=dtype,
+            threads=threads,
+            kernels=kernels,
+            library=library,
+            context_length=context_length,
         ) as opened:
 
             def begin(file: str) -> "Stream":
@@ -183,10 +215,14 @@ def _print_line(text: str) -> None:
     print(text, flush=True)
 
 
-@app.command()
+@app.command(epilog=_help.closing("qwen3asr info models/qwen3-asr-0.6b-q4_0.bin", "qwen3asr info --json"))
 def info(
     model: Annotated[
-        Optional[str], typer.Argument(metavar="MODEL", help="Model file, or NAME for models/NAME.bin.")
+        Optional[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="Model file, or NAME for models/NAME.bin. Without it: the built-in mini model.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
@@ -202,7 +238,11 @@ def info(
     _print_table({"file": os.fspath(path), **description})
 
 
-@app.command()
+@app.command(
+    epilog=_help.closing(
+        "echo 零九零零零七三三三一 | qwen3asr itn    # 0900073331", "qwen3asr itn < talk.txt"
+    )
+)
 def itn() -> None:
     """Write the spoken Chinese numbers of standard input as digits, line by line."""
     from .text.itn.__main__ import main as run
@@ -211,6 +251,7 @@ def itn() -> None:
 
 
 model_commands.register(app)
+_lab_commands.register(app)
 
 
 def _note(message: str) -> None:

@@ -111,7 +111,7 @@ def quantize(
     tensor_types: TensorTypes = (),
     progress: Progress | None = None,
 ) -> Path:
-    """Write the GGMM file ``in_bin`` with tensors of another ``type``; parameters and errors as of :func:`convert`.
+    """Write the GGMM file ``in_bin`` with tensors of another ``type``; parameters and errors as of ``convert``.
 
     Best done from F32 or F16: rounding what was rounded before loses precision twice.
     """

@@ -110,7 +110,7 @@ def measure_machine(kernels: str | None = None, threads: int | None = None) -> M
     """Measures the limits that a run's times are held against; takes about a second and 256 MB.
 
     Args:
-        kernels: A name of :func:`kernel_sets`, whose widest instructions are measured; None takes the best.
+        kernels: A name of ``kernel_sets``, whose widest instructions are measured; None takes the best.
         threads: None takes the processors that the process may use.
 
     Raises:
@@ -154,7 +154,7 @@ def _end_object(handle: Any, pid: int) -> None:
 class Session:
     """One started object of the C API and the events of its last run.
 
-    The events live as long as the session, so a reader may go on after :meth:`close`.
+    The events live as long as the session, so a reader may go on after ``close``.
     """
 
     def __init__(self, api: Any, words: Sequence[str]) -> None:
@@ -454,7 +454,7 @@ class Call:
         return self._session.start_ns
 
     def run(self, pcm: Pcm, options: Options) -> None:
-        """Begins to recognize samples [n]; the events come from :meth:`next`."""
+        """Begins to recognize samples [n]; the events come from ``next``."""
         with self._engine.current(self) as current:
             if not current:
                 raise ModelClosedError("the model was closed before this call could use it")

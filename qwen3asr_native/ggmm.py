@@ -93,7 +93,7 @@ def encode_head(metadata: bytes, configuration: bytes, vocabulary: bytes) -> byt
 class GgmmFile:
     """A GGMM file opened for reading: its sections, and its tensors by name. Use as a context manager.
 
-    Raises :class:`ModelFileError` when the file is missing, truncated or malformed.
+    Raises ``ModelFileError`` when the file is missing, truncated or malformed.
     """
 
     def __init__(self, path: _PathLike) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from .architecture import is_aligner
 from .errors import ModelFileError
 
 BUILT_IN_NAME = "qwen3-asr-mini-q8_0"
@@ -33,6 +35,10 @@ class KnownModel(NamedTuple):
     @property
     def is_checkpoint(self) -> bool:
         return self.file is None
+
+    @property
+    def is_aligner(self) -> bool:
+        return "aligner" in self.name.lower()
 
     @property
     def cached(self) -> Path:
@@ -125,6 +131,32 @@ def built_in_model() -> Path:
     raise ModelFileError(
         "the built-in mini model is missing from this installation; give the path of a model file"
     )
+
+
+def check_transcribes(path_or_name: str | os.PathLike[str]) -> None:
+    """Refuses a forced aligner by its name or its checkpoint, before it is downloaded or converted.
+
+    Raises:
+        ModelFileError: It is one.
+    """
+    path = Path(path_or_name)
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        aligner = is_aligner(config)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # no checkpoint, or a bad one: others say so
+        known = KNOWN_MODELS.get(os.fspath(path))
+        aligner = known is not None and known.is_aligner and not path.exists()
+    if aligner:
+        raise ModelFileError(
+            f"'{path}' is the forced aligner, which this package can convert but not run: it does not transcribe; use a "
+            "Qwen3-ASR model"
+        )
 
 
 def announce_built_in() -> None:

@@ -9,7 +9,7 @@ Two ways: ``recreate`` (load, run, destroy) and ``reuse`` (load once; restart an
 so that a crash of another build of chatllm.cpp is a finding.
 
 The rule for a quantity. Of its values after the warm-up, the growth for each repetition is estimated with a 95 %
-confidence interval (:func:`qwen3asr_native._measure.growth`). It is ``flat`` when the interval ends below the smallest
+confidence interval (``qwen3asr_native._measure.growth``). It is ``flat`` when the interval ends below the smallest
 growth that counts (5 kB, or 0.01 of a descriptor, thread or mapped file), ``grows`` when the interval begins above zero
 and ends above that, and ``unclear`` otherwise: more repetitions will tell.
 """
@@ -233,7 +233,7 @@ def examine(
     """Repeats inference and watches what grows.
 
     Args:
-        model: As for :class:`qwen3asr_native.Model`.
+        model: As for ``qwen3asr_native.Model``.
         audio: File to recognize; None makes two seconds of a soft tone.
         repetitions: For each way.
         warmup: Repetitions at the beginning that do not count; None takes a tenth, at least 5.

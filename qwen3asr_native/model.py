@@ -40,7 +40,7 @@ class Model:
         dtype: Tensor type that a checkpoint directory is loaded as: "q8_0" (None), "q4_0", "q4_1", "q4_k", "f16". The
             quantized copy is a temporary file that lives as long as the object; to load it often, convert it once.
         threads: Threads to compute with; None takes the processors that the process may use.
-        kernels: A name of :func:`kernel_sets`; None takes the best that the CPU can run. "generic" computes in float32.
+        kernels: A name of ``kernel_sets``; None takes the best that the CPU can run. "generic" computes in float32.
         library: Path of another build of chatllm.cpp's C API to use instead of the engine that is compiled in. With
             only upstream's functions it gives text and times, but neither token ids nor log-probabilities, and audio
             goes through a temporary file.
@@ -48,7 +48,7 @@ class Model:
             used, not with the limit.
 
     Raises:
-        ModelFileError: The file is missing, damaged, or not a model.
+        ModelFileError: The file is missing, damaged, not a model, or a forced aligner.
         DownloadError: The known model cannot be downloaded.
         ConversionError: The directory is not a complete checkpoint, or there is no room for its quantized copy.
         LibraryError: The library cannot be used.
@@ -66,6 +66,8 @@ class Model:
         library: str | os.PathLike[str] | None = None,
         context_length: int | None = None,
     ) -> None:
+        if path_or_name is not None:
+            hub.check_transcribes(path_or_name)
         if path_or_name is not None and os.path.isfile(os.path.join(path_or_name, "config.json")):
             self._path = hub.quantized_copy(Path(path_or_name), dtype or "q8_0")
             weakref.finalize(self, hub.remove_copy, self._path, os.getpid())
@@ -129,7 +131,7 @@ class Model:
 
         Args:
             audio: Path, encoded bytes, binary file object, array [n] or [n, channels] with ``sample_rate``, or a pair
-                (array, sample rate); see :func:`qwen3asr_native.audio.load`.
+                (array, sample rate); see ``qwen3asr_native.audio.load``.
             language: English name of the language to force; None detects it.
             context: Text that helps recognition: names, terms, the topic.
             script: Chinese script to write: "zh-TW" or the name of an OpenCC configuration such as "s2t"; None keeps the
@@ -173,9 +175,9 @@ class Model:
         attention: str = "window",
         chunk_seconds: float = audio_input.MAX_SECONDS,
     ) -> Stream:
-        """Begins to recognize speech; iterate the result for the tokens, see :class:`Stream`.
+        """Begins to recognize speech; iterate the result for the tokens, see ``Stream``.
 
-        Arguments and errors as for :meth:`transcribe`. ``itn`` shapes the transcript only: digits cannot be written
+        Arguments and errors as for ``transcribe``. ``itn`` shapes the transcript only: digits cannot be written
         before the number has ended.
         """
         if not 1.0 <= chunk_seconds <= audio_input.MAX_SECONDS:

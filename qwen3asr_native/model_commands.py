@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
+from . import _help
+
 if TYPE_CHECKING:
     from .convert import Progress
 
@@ -48,10 +50,34 @@ def _split_pairs(values: Optional[list[str]]) -> list[tuple[str, str]]:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to a command line."""
-    app.command()(models)
-    app.command()(download)
-    app.command(cls=_PairsCommand)(convert)
-    app.command(cls=_PairsCommand)(quantize)
+    app.command(
+        short_help="List the known models, and where they are.",
+        epilog=_help.closing("qwen3asr models", "qwen3asr models --json"),
+    )(models)
+    app.command(
+        epilog=_help.closing(
+            "qwen3asr download qwen3-asr-0.6b-q4_0              # for every project",
+            "qwen3asr download qwen3-asr-0.6b-q4_0 --to models  # into this directory",
+            "HF_ENDPOINT=https://hub.example.org qwen3asr download Qwen3-ASR-0.6B",
+            statuses={"130": "Ctrl-C; the same command goes on where it ended"},
+        )
+    )(download)
+    app.command(
+        cls=_PairsCommand,
+        short_help="Make a model file from a checkpoint.",
+        epilog=_help.closing(
+            "qwen3asr convert Qwen3-ASR-0.6B qwen3-asr-0.6b-q4_0.bin",
+            "qwen3asr convert Qwen3-ASR-0.6B mixed.bin --type q4_0 --tensor-type 'lm_head.*' q8_0",
+            statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
+        ),
+    )(convert)
+    app.command(
+        cls=_PairsCommand,
+        epilog=_help.closing(
+            "qwen3asr quantize qwen3-asr-0.6b-f16.bin qwen3-asr-0.6b-q8_0.bin --type q8_0",
+            statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
+        ),
+    )(quantize)
 
 
 def models(
@@ -122,13 +148,13 @@ def download(
 ) -> None:
     """Fetch a known model and print where it is.
 
-    What an interrupted run has fetched is kept, and the next run goes on from there. HF_HOME, HF_ENDPOINT and
-    HF_HUB_OFFLINE mean what they mean to Hugging Face's tools.
+    What an interrupted run has fetched is kept, and the next run goes on from there. The environment variables HF_HOME,
+    HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN mean what they mean to Hugging Face's tools.
     """
     from . import hub
     from .download import download as fetch
 
-    with _interruptible():
+    with _interruptible("what has arrived is kept, and the same command goes on from there"):
         path = hub.built_in_model() if name == hub.BUILT_IN_NAME else fetch(hub.known_model(name), to)
     print(path)
 
@@ -151,7 +177,7 @@ def convert(
     """
     from .convert import convert as write
 
-    with _interruptible(), _progress(out) as progress:
+    with _interruptible(f"'{out}' was not written"), _progress(out) as progress:
         write(source, out, kind, _split_pairs(tensor_types), name, progress)
     print(out)
 
@@ -165,20 +191,24 @@ def quantize(
         typer.Option("--tensor-type", metavar="PATTERN TYPE", help=_TENSOR_TYPE_HELP),
     ] = None,
 ) -> None:
-    """Write a model file again with tensors of another type."""
+    """Write a model file again with tensors of another type.
+
+    OUT.bin appears when it is complete, never before.
+    """
     from .convert import quantize as write
 
-    with _interruptible(), _progress(out) as progress:
+    with _interruptible(f"'{out}' was not written"), _progress(out) as progress:
         write(source, out, kind, _split_pairs(tensor_types), progress)
     print(out)
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(state: str) -> Iterator[None]:
+    """Ends with a sentence at Ctrl-C: ``state`` says what that leaves."""
     try:
         yield
     except KeyboardInterrupt:
-        print("qwen3asr: interrupted", file=sys.stderr)
+        print(f"qwen3asr: interrupted; {state}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 

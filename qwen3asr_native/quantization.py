@@ -52,7 +52,9 @@ def quantize(values: Floats, kind: TensorType) -> Bytes:
         return rows.view(np.uint8)
     if kind is TensorType.F16:
         return rows.astype(np.float16).view(np.uint8)
-    packed = _QUANTIZERS[kind](rows.reshape(-1, layout.elements))
+    # Values near the smallest float32 have reciprocals beyond the largest; they round to zero all the same.
+    with np.errstate(over="ignore", invalid="ignore"):
+        packed = _QUANTIZERS[kind](rows.reshape(-1, layout.elements))
     return packed.reshape(*rows.shape[:-1], rows.shape[-1] // layout.elements * layout.size)
 
 
@@ -128,15 +130,25 @@ def _dequantize_q4_1(blocks: Bytes) -> Floats:
 
 
 def _sums(values: Floats) -> Floats:
-    """Sums over the last dimension, exact to the last bit: the fits below subtract nearly equal products of them."""
-    totals: NDArray[np.float64] = values.sum(axis=1, dtype=np.float64)
-    return totals.astype(np.float32)
+    """Sums over the last dimension [n, 32], the upper half of the values onto the lower until one is left.
+
+    The fits below subtract nearly equal products of sums, so the order of the additions decides codes: it is the
+    converter's.
+    """
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        values = values[:, :half] + values[:, half:]
+    return values[:, 0]
 
 
 def _fit_scale_and_minimum(groups: Floats) -> tuple[Floats, Floats]:
-    """Scale and (positive) minimum of each group [n, 32]: the best of 20 weighted least-squares fits with 16 levels."""
+    """Scale and (positive) minimum of each group [n, 32]: the best of 20 weighted least-squares fits with 16 levels.
+
+    Every product and quotient is rounded where the converter rounds it; another form of the same formula gives other
+    codes where two fits are nearly as good.
+    """
     energy = _sums(groups * groups)
-    weights = np.sqrt(energy / np.float32(32))[:, None] + np.abs(groups)
+    weights = (np.sqrt(energy) / np.sqrt(np.float32(32)))[:, None] + np.abs(groups)
     low = np.minimum(groups.min(axis=1), np.float32(0))
     inverse_span = _divide(np.float32(1), groups.max(axis=1) - low)
     total = _sums(weights)
@@ -157,11 +169,12 @@ def _fit_scale_and_minimum(groups: Floats) -> tuple[Floats, Floats]:
         codes = levels(np.float32(14 + 0.1 * step) * inverse_span)
         weighted_codes = weights * codes
         sum_l = _sums(weighted_codes)
-        sum_l2 = _sums(weights * (codes * codes))
+        sum_l2 = _sums(weighted_codes * codes)
         sum_xl = _sums(weighted_codes * groups)
         determinant = total * sum_l2 - sum_l * sum_l
-        scale = _divide(total * sum_xl - weighted * sum_l, determinant)
-        minimum = _divide(sum_l2 * weighted - sum_l * sum_xl, determinant)
+        inverse_determinant = _divide(np.float32(1), determinant)
+        scale = (total * sum_xl - weighted * sum_l) * inverse_determinant
+        minimum = (sum_l2 * weighted - sum_l * sum_xl) * inverse_determinant
         above = minimum > 0
         minimum = np.where(above, np.float32(0), minimum)
         scale = np.where(above, _divide(sum_xl, sum_l2), scale)
@@ -182,7 +195,8 @@ def _quantize_q4_k(blocks: Floats) -> Bytes:
     for part, levels in ((scale, 63), (minimum, 64)):
         largest = part.max(axis=1, keepdims=True)
         inverse = _divide(np.float32(levels), largest)
-        codes.append(np.clip(np.rint(inverse * part), 0, 63).astype(np.uint8))
+        # Not clip, which passes on the NaN of infinity times zero, from values too small for any scale.
+        codes.append(np.fmin(np.fmax(np.rint(inverse * part), 0), 63).astype(np.uint8))
         supers.append((largest / np.float32(63)).astype(np.float16))
     sub_scale, sub_minimum = (
         (factor.astype(np.float32) * code.astype(np.float32)).reshape(-1, 1)

@@ -1,6 +1,6 @@
 """One transcription in progress: tokens as they are made, and the transcript at the end.
 
-The way of a token: bytes -> whole characters -> text after the language -> script conversion -> :class:`Token`.
+The way of a token: bytes -> whole characters -> text after the language -> script conversion -> ``Token``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Stream:
     made until then is the transcript, with the finish "abort". When a later piece of long audio fails, the error is
     raised and ``transcript`` keeps the pieces before it, with the finish "error".
 
-    Made by :meth:`Model.stream`.
+    Made by ``Model.stream``.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class Transcript:
         segments: The pieces that the audio was cut into.
         tokens: All tokens.
         timings: Times of all pieces together.
-        finish: How the last segment ended, see :class:`Segment`.
+        finish: How the last segment ended, see ``Segment``.
     """
 
     text: str

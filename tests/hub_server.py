@@ -20,7 +20,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @dataclass
 class FakeHub:
     """``files`` by "owner/name/file". ``cuts``: after how many bytes of its body each coming answer breaks off; then
-    ``broken`` decides whether later requests for contents are refused. ``ranges``: the Range headers that came."""
+    ``broken`` decides whether later requests for contents are refused. ``ranges``: the Range headers that came.
+    ``stall``: after how many bytes of its body an answer waits until ``resume`` is set."""
 
     endpoint: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -29,6 +30,8 @@ class FakeHub:
     cuts: list[int] = field(default_factory=list)
     broken: bool = False
     ranges: list[str | None] = field(default_factory=list)
+    stall: int | None = None
+    resume: threading.Event = field(default_factory=threading.Event)
 
     def sha256(self, path: str) -> str:
         return self.claimed_sha256.get(path) or hashlib.sha256(self.files[path]).hexdigest()
@@ -100,6 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         with contextlib.suppress(ConnectionError):
+            if self.hub.stall is not None and len(body) > self.hub.stall:
+                self.wfile.write(body[: self.hub.stall])
+                self.wfile.flush()
+                self.hub.resume.wait(60)
+                body, cut = body[self.hub.stall :], None
             self.wfile.write(body[:cut])
         self.close_connection = self.close_connection or cut is not None
 
@@ -116,6 +124,7 @@ def fake_hub() -> Iterator[FakeHub]:
     try:
         yield hub
     finally:
+        hub.resume.set()
         server.shutdown()
         thread.join()
         server.server_close()

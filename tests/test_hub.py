@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +126,38 @@ def test_a_download_that_failed_goes_on_in_the_next_run(machine: Machine, server
     assert machine.file.read_bytes() == CONTENTS
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_ctrl_c_keeps_what_came_for_the_next_run(machine: Machine, server: FakeHub) -> None:
+    server.stall = 22_000_000
+    with subprocess.Popen(
+        [sys.executable, "-m", "qwen3asr_native", "download", NAME],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, **machine.variables},
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (machine.partial.exists() and machine.partial.stat().st_size > 10_000_000):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, "")
+    announced, interrupted = errors.splitlines()
+    assert announced.startswith("qwen3asr: downloading ")
+    assert interrupted.startswith("qwen3asr: interrupted; ")
+    assert not machine.file.exists()
+    kept = machine.partial.stat().st_size
+    assert machine.partial.read_bytes() == CONTENTS[:kept]
+    server.stall = None
+    done = machine.download()
+    assert done.returncode == 0, done.stderr
+    assert f"{kept:,} of them" in done.stderr
+    assert resumed_at(server.ranges[-1]) == kept
+    assert machine.file.read_bytes() == CONTENTS
+
+
 def test_a_file_with_the_wrong_checksum_is_not_kept(machine: Machine, server: FakeHub) -> None:
     server.claimed_sha256[FILE] = "0" * 64
     assert_fails(machine.download(), "SHA-256", "0" * 64)
@@ -220,6 +254,13 @@ def test_a_model_is_fetched_by_its_name(machine: Machine, server: FakeHub, model
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert machine.file.read_bytes() == model_file.read_bytes()
+
+
+def test_a_forced_aligner_is_not_fetched_to_transcribe(tmp_path: Path, server: FakeHub) -> None:
+    machine = Machine(tmp_path / "home", server.endpoint)
+    done = machine.run("transcribe", "--model", "qwen3-forced-aligner-0.6b-q4_0", tmp_path / "a.wav")
+    assert_fails(done, "forced aligner", "use a Qwen3-ASR model")
+    assert not machine.home.exists()
 
 
 def test_without_the_library_the_sentence_says_what_to_install(

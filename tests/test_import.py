@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import run_python
@@ -36,3 +39,25 @@ def test_everything_that_is_promised_is_there() -> None:
     import qwen3asr_native
 
     assert all(hasattr(qwen3asr_native, name) for name in qwen3asr_native.__all__)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="the flags are in Linux's /proc/cpuinfo"
+)
+def test_the_kernels_are_those_that_the_operating_system_says_the_cpu_can_run() -> None:
+    import qwen3asr_native
+
+    flags = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[1].split())
+    needs = {
+        "amx": {"amx_tile", "amx_bf16", "avx512_bf16", "avx512_vnni"},
+        "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"},
+        "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+        "avx2": {"avx2", "fma", "f16c"},
+        "generic": set(),
+    }
+    kernels = qwen3asr_native.kernel_sets()
+    # The system can refuse the registers of AMX to a process, so the flags alone do not promise those kernels.
+    assert [name for name in kernels if name != "amx"] == [
+        name for name, wanted in needs.items() if name != "amx" and wanted <= flags
+    ]
+    assert "amx" not in kernels or needs["amx"] <= flags

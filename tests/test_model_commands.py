@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from qwen3asr_native import ArgumentError, ConversionError, Model, hub
+from qwen3asr_native import ArgumentError, ConversionError, Model, ModelFileError, hub
 from qwen3asr_native.checkpoints import make_checkpoint
+from qwen3asr_native.convert import convert
 from qwen3asr_native.ggmm import GgmmFile
 from qwen3asr_native.quantization import TensorType
 
@@ -56,7 +60,7 @@ def test_convert_writes_a_model_and_prints_its_path(checkpoint: Path, tmp_path: 
 
 
 def test_convert_is_chatllms_converter_to_the_byte(golden: Path, tmp_path: Path) -> None:
-    for kind in ("f16", "q8_0", "q4_0", "q4_1"):
+    for kind in ("f16", "q8_0", "q4_0", "q4_1", "q4_k"):
         out = tmp_path / f"tiny-{kind}.bin"
         assert qwen3asr("convert", golden / "tiny-hf", out, "--type", kind, "--name", "tiny").returncode == 0
         assert out.read_bytes() == (golden / out.name).read_bytes()
@@ -92,13 +96,19 @@ def test_wrong_input_is_one_sentence(checkpoint: Path, tmp_path: Path, model_fil
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_conversion_leaves_nothing_that_looks_finished(how: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["convert", "quantize"])
+def test_an_interruption_leaves_nothing_that_looks_finished(command: str, how: int, tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "hf", text={"vocab_size": 40_000, "num_hidden_layers": 8}, seed=3)
+    if command == "quantize":
+        source = convert(source, tmp_path / "source.bin", "f16")
     out = tmp_path / "out" / "m.bin"
+    out.parent.mkdir()
+    out.write_bytes(b"an older file")
     with subprocess.Popen(
-        [sys.executable, "-m", "qwen3asr_native", "convert", str(source), str(out), "--type", "q4_k"],
+        [sys.executable, "-m", "qwen3asr_native", command, str(source), str(out), "--type", "q4_k"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        encoding="utf-8",
     ) as process:
         deadline = time.monotonic() + 60
         while not any(tmp_path.glob("out/.*")) and process.poll() is None and time.monotonic() < deadline:
@@ -106,11 +116,13 @@ def test_an_interrupted_conversion_leaves_nothing_that_looks_finished(how: int, 
         assert process.poll() is None, "it ended before it could be interrupted"
         process.send_signal(how)
         output, errors = process.communicate(timeout=60)
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
-    assert (output, b"Traceback" in errors) == (b"", False)
-    assert not out.exists()
+    assert output == ""
+    assert out.read_bytes() == b"an older file"
     if how == signal.SIGINT:
-        assert list(out.parent.iterdir()) == []
+        assert (process.returncode, errors) == (130, f"qwen3asr: interrupted; '{out}' was not written\n")
+        assert list(out.parent.iterdir()) == [out]
+    else:
+        assert (process.returncode, errors) == (-signal.SIGKILL, "")
 
 
 def test_models_lists_what_is_known_and_what_is_here(tmp_path: Path) -> None:
@@ -181,8 +193,63 @@ def test_a_model_file_has_its_type_already(model_file: Path) -> None:
         Model(model_file, dtype="q4_0")
 
 
-@pytest.mark.parametrize("command", ["models", "download", "convert", "quantize"])
-def test_every_command_explains_itself(command: str) -> None:
-    done = qwen3asr(command, "--help")
+def test_a_checkpoint_directory_is_transcribed_as_the_type_that_is_asked_for(
+    checkpoint: Path, tmp_path: Path, tone: np.ndarray
+) -> None:
+    wav, out = tmp_path / "tone.wav", tmp_path / "m.bin"
+    soundfile.write(wav, tone, 16000)
+    assert qwen3asr("convert", checkpoint, out, "--type", "q4_1").returncode == 0
+    options = ["--json", "--kernels", "generic", "--max-new-tokens", 8, wav]
+
+    def tokens(*model: object) -> list[tuple[int, float]]:
+        done = qwen3asr("transcribe", "--model", *model, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [(token["id"], token["logprob"]) for token in json.loads(done.stdout)["tokens"]]
+
+    assert tokens(checkpoint, "--dtype", "q4_1") == tokens(out) != tokens(checkpoint)
+    assert_fails(qwen3asr("transcribe", "--model", out, "--dtype", "q4_1", wav), "dtype", "checkpoint")
+    assert_fails(qwen3asr("transcribe", "--model", checkpoint, "--dtype", "q9", wav), "'q9'", "q8_0")
+
+
+def test_a_forced_aligner_is_described_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_checkpoint(tmp_path / "Qwen3-ForcedAligner", text={"vocab_size": 400}, aligner=True)
+    out = tmp_path / "aligner.bin"
+    assert qwen3asr("convert", source, out, "--type", "q8_0").returncode == 0
+    described = json.loads(qwen3asr("info", "--json", out).stdout)
+    assert (described["purpose"], described["name"]) == ("ForcedAligner", "Qwen3-ForcedAligner")
+    assert (described["vocab_size"], described["tensor_type"]) == (400, "q8_0")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for model in (out, source):
+        with pytest.raises(ModelFileError, match=r"forced aligner.* use a Qwen3-ASR model") as caught:
+            Model(model)
+        assert f"'{model}'" in str(caught.value)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+COMMANDS = ["transcribe", "info", "itn", "models", "download", "convert", "quantize", "bench", "leaks"]
+
+
+def test_the_help_lists_every_command_and_where_settings_come_from() -> None:
+    done = qwen3asr("--help", TERM="dumb", COLUMNS="200")
     assert done.returncode == 0
-    assert "Usage" in done.stdout
+    listed = done.stdout.partition("Commands:")[2].partition("Examples:")[0]
+    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == COMMANDS
+    for name in ("HF_HOME", "HF_HUB_OFFLINE", "INFERENCE_THREADS", "130"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples_that_it_takes(command: str) -> None:
+    done = qwen3asr(command, "--help", TERM="dumb", COLUMNS="200")
+    assert (done.returncode, done.stderr) == (0, "")
+    options, _, rest = done.stdout.partition("Examples:")
+    examples, _, statuses = rest.partition("Exit status:")
+    assert [line.split()[0] for line in statuses.splitlines() if line.strip()] == ["0", "1", "2", "130"]
+    lines = [line.partition("#")[0].strip() for line in examples.splitlines() if line.strip()]
+    assert lines
+    known = set(re.findall(r"(?<!\S)--?[a-z-]+", options))
+    for line in lines:
+        words = shlex.split(line)
+        assert words[words.index("qwen3asr") + 1] == command
+        assert {word for word in words if word.startswith("-") and word != "-"} <= known, line

@@ -577,8 +577,9 @@ TEST(attention_over_the_cache) {
           CHECK_EQ(lanes[0], stored(keys[d - 1]));
 
           k->kv_scores(q.data(), heads, key_cache.data(), count, dim, 0.25f, scores.data(),
-                       static_cast<int64_t>(stride));
-          k->kv_accumulate(p.data(), heads, static_cast<int64_t>(stride), value_cache.data(), count, dim, sum.data());
+                       static_cast<int64_t>(stride), heads == 2 ? key_cache.data() : nullptr);
+          k->kv_accumulate(p.data(), heads, static_cast<int64_t>(stride), value_cache.data(), count, dim, sum.data(),
+                           heads == 2 ? value_cache.data() : nullptr);
           for (size_t head = 0; head < h; ++head) {
             for (size_t i = 0; i < positions; ++i) {
               double dot = 0;

@@ -61,14 +61,21 @@ void Decoder::attend_last(int64_t layer, int64_t token, int64_t kv_head, float *
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   const float *q = qkv_.data() + token * qkv_stride_ + first * dim;
   float *out = context_.data() + first * dim;
-  for (int64_t p = 0; p < end_; p += KvCache::kBlock)
-    kernels.kv_scores(q, group, cache_.keys(layer, kv_head, p), std::min(KvCache::kBlock, end_ - p), dim, scale,
-                      scores + p, stride);
+  constexpr int64_t kBlock = KvCache::kBlock;
+  for (int64_t p = 0; p < end_; p += kBlock) {
+    const void *next = p + kBlock < end_ ? cache_.keys(layer, kv_head, p + kBlock) : cache_.values(layer, kv_head, 0);
+    kernels.kv_scores(q, group, cache_.keys(layer, kv_head, p), std::min(kBlock, end_ - p), dim, scale, scores + p,
+                      stride, next);
+  }
   for (int64_t h = 0; h < group; ++h) kernels.softmax(scores + h * stride, end_);
   std::fill(out, out + group * dim, 0.0f);
-  for (int64_t p = 0; p < end_; p += KvCache::kBlock)
-    kernels.kv_accumulate(scores + p, group, stride, cache_.values(layer, kv_head, p),
-                          std::min(KvCache::kBlock, end_ - p), dim, out);
+  for (int64_t p = 0; p < end_; p += kBlock) {
+    const void *next = p + kBlock < end_               ? cache_.values(layer, kv_head, p + kBlock)
+                       : kv_head + 1 < config_.kv_heads ? cache_.keys(layer, kv_head + 1, 0)
+                                                        : nullptr;
+    kernels.kv_accumulate(scores + p, group, stride, cache_.values(layer, kv_head, p), std::min(kBlock, end_ - p), dim,
+                          out, next);
+  }
 }
 
 void Decoder::attend_block(int64_t layer, int64_t tokens) {

@@ -38,16 +38,29 @@ std::wstring to_wide(const std::string &text) {
   return wide;
 }
 
+// In English, as all sentences are: the system's own text comes in the user's language and code page.
+std::string reason(DWORD code) {
+  if (code == ERROR_FILE_NOT_FOUND || code == ERROR_PATH_NOT_FOUND) return "no such file";
+  if (code == ERROR_ACCESS_DENIED) return "permission denied";
+  if (code == ERROR_SHARING_VIOLATION) return "another program holds it open";
+  return format("Windows error %lu", code);
+}
+
 MappedFile::MappedFile(const std::string &path) : path_(path) {
+  const DWORD attributes = GetFileAttributesW(to_wide(path).c_str());
+  if (attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0)
+    fail(CHATLLM_ASR_BAD_MODEL, format("'%s' is not a regular file", path.c_str()));
   HANDLE file = CreateFileW(to_wide(path).c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING,
                             FILE_ATTRIBUTE_NORMAL, nullptr);
-  if (file == INVALID_HANDLE_VALUE)
-    fail(CHATLLM_ASR_BAD_MODEL,
-         format("cannot open model file '%s' (Windows error %lu)", path.c_str(), GetLastError()));
+  if (file == INVALID_HANDLE_VALUE) {
+    const DWORD code = GetLastError();
+    fail(CHATLLM_ASR_BAD_MODEL, format("cannot open model file '%s': %s", path.c_str(), reason(code).c_str()));
+  }
   BY_HANDLE_FILE_INFORMATION info;
   HANDLE mapping = nullptr;
   const void *view = nullptr;
-  if (GetFileInformationByHandle(file, &info)) {
+  const bool regular = GetFileType(file) == FILE_TYPE_DISK && GetFileInformationByHandle(file, &info);
+  if (regular) {
     size_ = (static_cast<uint64_t>(info.nFileSizeHigh) << 32) | info.nFileSizeLow;
     identity_.device = info.dwVolumeSerialNumber;
     identity_.inode = (static_cast<uint64_t>(info.nFileIndexHigh) << 32) | info.nFileIndexLow;
@@ -58,9 +71,12 @@ MappedFile::MappedFile(const std::string &path) : path_(path) {
     if (mapping != nullptr) view = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
   }
   if (view == nullptr) {
+    const DWORD code = GetLastError();
     if (mapping != nullptr) CloseHandle(mapping);
     CloseHandle(file);
-    fail(CHATLLM_ASR_BAD_MODEL, format("cannot map model file '%s': it is empty or not a regular file", path.c_str()));
+    if (!regular) fail(CHATLLM_ASR_BAD_MODEL, format("'%s' is not a regular file", path.c_str()));
+    if (size_ == 0) fail(CHATLLM_ASR_BAD_MODEL, format("model file '%s' is empty", path.c_str()));
+    fail(CHATLLM_ASR_BAD_MODEL, format("cannot map model file '%s': %s", path.c_str(), reason(code).c_str()));
   }
   data_ = static_cast<const uint8_t *>(view);
   file_ = file;

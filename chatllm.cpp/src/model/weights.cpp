@@ -117,7 +117,8 @@ Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
     : file_(path), config_(Config::read(file_)), tokenizer_(file_) {
   if (file_.header().model_type != kModelQwen3Asr)
     fail(CHATLLM_ASR_BAD_MODEL,
-         format("model file '%s' holds the forced aligner, which does not transcribe: use a Qwen3-ASR model",
+         format("model file '%s' holds the forced aligner, which this engine cannot run: it does not transcribe; use a "
+                "Qwen3-ASR model",
                 path.c_str()));
   Packer packer(file_, kernels);
 

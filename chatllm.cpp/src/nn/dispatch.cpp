@@ -1,12 +1,19 @@
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
 #include "model/error.h"
 #include "nn/kernels.h"
 
-#if defined(_M_X64) && !defined(__GNUC__)
+#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__GNUC__) || defined(__clang__)
+#include <cpuid.h>
+#else
 #include <intrin.h>
+#endif
 #endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
@@ -14,7 +21,6 @@
 // The compilers and systems for which kernels_amx.cpp is built.
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
 #define CHATLLM_AMX 1
-#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -25,48 +31,67 @@ namespace {
 
 #if defined(__x86_64__) || defined(_M_X64)
 
-struct CpuFeatures {
-  bool avx2 = false, avx512 = false, avx512_vnni = false;
+struct Registers {
+  uint32_t a, b, c, d;
 };
 
-#if defined(__GNUC__)
-CpuFeatures cpu_features() {  // the builtins ask the operating system for register support too
-  __builtin_cpu_init();
-  CpuFeatures f;
-  f.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  f.avx512 = f.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  f.avx512_vnni = f.avx512 && __builtin_cpu_supports("avx512vnni");
-  return f;
+// Not the compilers' own feature tests: not every runtime library that they link has what those ask.
+#if defined(__GNUC__) || defined(__clang__)
+Registers cpuid(uint32_t leaf, uint32_t subleaf) {
+  Registers r;
+  __cpuid_count(leaf, subleaf, r.a, r.b, r.c, r.d);
+  return r;
+}
+uint32_t saved_state() {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
 }
 #else
-CpuFeatures cpu_features() {
+Registers cpuid(uint32_t leaf, uint32_t subleaf) {
   int r[4];
-  __cpuid(r, 0);
-  const int leaves = r[0];
-  CpuFeatures f;
-  if (leaves < 7) return f;
-  __cpuid(r, 1);
-  const bool osxsave = r[2] >> 27 & 1, fma = r[2] >> 12 & 1, f16c = r[2] >> 29 & 1;
-  const unsigned long long xcr = osxsave ? _xgetbv(0) : 0;
-  __cpuidex(r, 7, 0);
-  f.avx2 = (xcr & 6) == 6 && fma && f16c && (r[1] >> 5 & 1);
-  f.avx512 =
-      f.avx2 && (xcr & 0xE6) == 0xE6 && (r[1] >> 16 & 1) && (r[1] >> 17 & 1) && (r[1] >> 30 & 1) && (r[1] >> 31 & 1);
-  f.avx512_vnni = f.avx512 && (r[2] >> 11 & 1);
-  return f;
+  __cpuidex(r, static_cast<int>(leaf), static_cast<int>(subleaf));
+  return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]),
+          static_cast<uint32_t>(r[3])};
+}
+uint32_t saved_state() {
+  return static_cast<uint32_t>(_xgetbv(0));
 }
 #endif
+
+bool has(uint32_t bits, std::initializer_list<int> wanted) {
+  return std::all_of(wanted.begin(), wanted.end(), [bits](int bit) { return bits >> bit & 1; });
+}
+
+struct CpuFeatures {
+  bool avx2 = false, avx512 = false, avx512_vnni = false, amx_bf16 = false;
+};
+
+// What the CPU has, and the operating system saves when it switches threads.
+CpuFeatures cpu_features() {
+  CpuFeatures f;
+  if (cpuid(0, 0).a < 7) return f;
+  const Registers basic = cpuid(1, 0), extended = cpuid(7, 0);
+  if (!has(basic.c, {27})) return f;  // OSXSAVE, without which there is nothing to ask
+  const uint32_t saved = saved_state();
+  f.avx2 = has(saved, {1, 2}) && has(basic.c, {12, 28, 29}) && has(extended.b, {5});  // FMA, AVX, F16C; AVX2
+#if defined(__APPLE__)
+  const bool wide = true;  // macOS begins to save these registers when a thread first uses them
+#else
+  const bool wide = has(saved, {5, 6, 7});
+#endif
+  f.avx512 = f.avx2 && wide && has(extended.b, {16, 17, 30, 31});  // F, DQ, BW, VL
+  f.avx512_vnni = f.avx512 && has(extended.c, {11});
+  f.amx_bf16 =
+      f.avx512_vnni && has(extended.d, {22, 24}) && has(cpuid(7, 1).a, {5});  // AMX-BF16, AMX-TILE; AVX512-BF16
+  return f;
+}
 
 #endif
 
 #if defined(CHATLLM_AMX)
-// AMX with bfloat16, and the system's leave to use the tiles' registers (asked for once; it lasts for the process).
-bool amx_usable() {
-  unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 1) == 0 || (d >> 24 & 1) == 0)
-    return false;                                                                   // AMX-BF16, AMX-TILE
-  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a >> 5 & 1) == 0) return false;  // AVX512-BF16
+// The system's leave to use the tiles' registers; asked for once, it lasts for the process.
+bool tiles_allowed() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -77,7 +102,7 @@ std::vector<const Kernels *> usable_sets() {
 #if defined(__x86_64__) || defined(_M_X64)
   const CpuFeatures cpu = cpu_features();
 #if defined(CHATLLM_AMX)
-  if (cpu.avx512_vnni && amx_usable()) sets.push_back(&kAmxKernels);
+  if (cpu.amx_bf16 && tiles_allowed()) sets.push_back(&kAmxKernels);
 #endif
   if (cpu.avx512_vnni) sets.push_back(&kAvx512VnniKernels);
   if (cpu.avx512) sets.push_back(&kAvx512Kernels);

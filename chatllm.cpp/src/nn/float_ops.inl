@@ -176,10 +176,12 @@ inline void key_store(const float *x, int64_t dim, int64_t position, void *keys)
 
 // C vectors of positions times H queries: per input C loads and conversions serve C H multiply-adds.
 template <int C, int H>
-inline void kv_scores_tile(const float *q, const uint16_t *keys, int64_t dim, V scale, float *scores, int64_t stride) {
+inline void kv_scores_tile(const float *q, const uint16_t *keys, int64_t dim, V scale, float *scores, int64_t stride,
+                           const uint16_t *next) {
   V sum[C * H];
   each<C * H>([&](auto i) { sum[i] = V::zero(); });
   for (int64_t i = 0; i < dim; ++i) {
+    for (int line = 0; next != nullptr && line < C * W; line += 32) prefetch(next + i * C * W + line);
     V key[C];
     each<C>([&](auto c) { key[c] = V::load_half(keys + (c * W / 16 * dim + i) * 16 + c * W % 16); });
     each<H>([&](auto h) {
@@ -191,16 +193,17 @@ inline void kv_scores_tile(const float *q, const uint16_t *keys, int64_t dim, V 
 }
 
 inline void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale,
-                      float *scores, int64_t stride) {
+                      float *scores, int64_t stride, const void *next) {
   constexpr int kFew = 16 / W, kMany = 4 > kFew ? 4 : kFew;  // vectors: at least sixteen positions
   const uint16_t *keys = static_cast<const uint16_t *>(k);
   const V factor = V::set(scale);
   auto positions = [&](auto vectors, int64_t p) {
+    const uint16_t *ahead = next != nullptr ? static_cast<const uint16_t *>(next) + p * dim : nullptr;
     int64_t h = 0;
-    for (; h + 2 <= heads; h += 2)
-      kv_scores_tile<vectors, 2>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride);
+    for (; h + 2 <= heads; h += 2, ahead = nullptr)
+      kv_scores_tile<vectors, 2>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride, ahead);
     if (h < heads)
-      kv_scores_tile<vectors, 1>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride);
+      kv_scores_tile<vectors, 1>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride, ahead);
   };
   int64_t p = 0;
   for (; p + kMany * W <= count; p += kMany * W) positions(std::integral_constant<int, kMany>{}, p);
@@ -210,10 +213,11 @@ inline void kv_scores(const float *q, int64_t heads, const void *k, int64_t coun
 // C vectors of H outputs stay in registers over all positions: C loads and conversions serve C H multiply-adds.
 template <int C, int H>
 inline void kv_accumulate_tile(const float *p, int64_t stride, const uint16_t *values, int64_t count, int64_t dim,
-                               float *out) {
+                               float *out, const uint16_t *next) {
   V sum[C * H];
   each<H>([&](auto h) { each<C>([&](auto c) { sum[h * C + c] = V::load(out + h * dim + c * W); }); });
   for (int64_t t = 0; t < count; ++t) {
+    for (int64_t line = 0; next != nullptr && line < dim; line += 32) prefetch(next + t * dim + line);
     V value[C];
     each<C>([&](auto c) { value[c] = V::load_half(values + t * dim + c * W); });
     each<H>([&](auto h) {
@@ -225,13 +229,15 @@ inline void kv_accumulate_tile(const float *p, int64_t stride, const uint16_t *v
 }
 
 inline void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
-                          float *out) {
+                          float *out, const void *next) {
   const uint16_t *values = static_cast<const uint16_t *>(v);
   auto columns = [&](auto vectors, int64_t i) {
+    const uint16_t *ahead = i == 0 ? static_cast<const uint16_t *>(next) : nullptr;
     int64_t h = 0;
-    for (; h + 2 <= heads; h += 2)
-      kv_accumulate_tile<vectors, 2>(p + h * stride, stride, values + i, count, dim, out + h * dim + i);
-    if (h < heads) kv_accumulate_tile<vectors, 1>(p + h * stride, stride, values + i, count, dim, out + h * dim + i);
+    for (; h + 2 <= heads; h += 2, ahead = nullptr)
+      kv_accumulate_tile<vectors, 2>(p + h * stride, stride, values + i, count, dim, out + h * dim + i, ahead);
+    if (h < heads)
+      kv_accumulate_tile<vectors, 1>(p + h * stride, stride, values + i, count, dim, out + h * dim + i, ahead);
   };
   int64_t i = 0;
   for (; i + 4 * W <= dim; i += 4 * W) columns(std::integral_constant<int, 4>{}, i);

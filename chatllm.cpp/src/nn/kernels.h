@@ -12,6 +12,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(_M_X64)
+#include <immintrin.h>
+#endif
+
 #include "nn/blocks.h"
 
 namespace chatllm {
@@ -136,11 +140,12 @@ struct Kernels {
   void (*kv_load)(const void *x, int64_t n, float *out);
   void (*key_store)(const float *x, int64_t dim, int64_t position, void *keys);
   // For `heads` queries q[h][dim] that share keys and values (GQA): scores[h * stride + i] = scale * dot(q[h], k[i]),
-  // written up to a multiple of 16 positions;  out[h][dim] += sum_i p[h * stride + i] v[i].
+  // written up to a multiple of 16 positions;  out[h][dim] += sum_i p[h * stride + i] v[i]. Meanwhile `count` positions
+  // at `next`, which will be read after these, are fetched; it may be null.
   void (*kv_scores)(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale,
-                    float *scores, int64_t stride);
+                    float *scores, int64_t stride, const void *next);
   void (*kv_accumulate)(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
-                        float *out);
+                        float *out, const void *next);
 
   // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
   int64_t (*peak_int8)(int64_t iterations);
@@ -148,6 +153,16 @@ struct Kernels {
   int64_t (*peak_float)(int64_t iterations);
   uint64_t (*read)(const uint8_t *data, size_t bytes);
 };
+
+inline void prefetch(const void *p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#elif defined(_M_X64)
+  _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T0);
+#else
+  (void)p;
+#endif
+}
 
 extern const Kernels kGenericKernels;
 #if defined(__x86_64__) || defined(_M_X64)

@@ -114,7 +114,7 @@ void key_store(const float *x, int64_t dim, int64_t position, void *keys) {
 }
 
 void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale, float *scores,
-               int64_t stride) {
+               int64_t stride, const void *) {
   for (int64_t p = 0; p < count; p += 16) {
     const float *keys = static_cast<const float *>(k) + p * dim;
     for (int64_t h = 0; h < heads; ++h) {
@@ -127,7 +127,7 @@ void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int6
 }
 
 void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
-                   float *out) {
+                   float *out, const void *) {
   const float *values = static_cast<const float *>(v);
   for (int64_t h = 0; h < heads; ++h)
     for (int64_t i = 0; i < count; ++i)

@@ -40,7 +40,7 @@ Epilogue epilogue_of(const Linear::Part &part, const Output &out) {
 // Panels of a task that reads its weights once: enough that the memory's stream does not stop at every task, few enough
 // that no thread waits long for another at the end.
 int64_t single_chunk(const Linear &linear) {
-  constexpr size_t kBytes = size_t{48} << 10;
+  constexpr size_t kBytes = size_t{24} << 10;
   return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(linear.parts[0].matrix)) / 2 * 2, 2);
 }
 
