@@ -70,7 +70,7 @@ void Decoder::attend_last(int64_t layer, int64_t token, int64_t kv_head, float *
   for (int64_t h = 0; h < group; ++h) kernels.softmax(scores + h * stride, end_);
   std::fill(out, out + group * dim, 0.0f);
   for (int64_t p = 0; p < end_; p += kBlock) {
-    const void *next = p + kBlock < end_               ? cache_.values(layer, kv_head, p + kBlock)
+    const void *next = p + kBlock < end_                ? cache_.values(layer, kv_head, p + kBlock)
                        : kv_head + 1 < config_.kv_heads ? cache_.keys(layer, kv_head + 1, 0)
                                                         : nullptr;
     kernels.kv_accumulate(scores + p, group, stride, cache_.values(layer, kv_head, p), std::min(kBlock, end_ - p), dim,

@@ -23,6 +23,8 @@ class LogMel {
 
  private:
   static constexpr int kLanes = 8;  // transforms side by side, two real frames in each
+  void butterfly(int factor, int done, int groups, int k, int g, const float *re, const float *im, float *to_re,
+                 float *to_im) const;
   void spectrum(const float *pcm, int64_t samples, int64_t first, int64_t frames, float *work, float *power) const;
 
   int bins_, n_fft_, hop_, freqs_;

@@ -126,8 +126,8 @@ void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int6
   }
 }
 
-void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
-                   float *out, const void *) {
+void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim, float *out,
+                   const void *) {
   const float *values = static_cast<const float *>(v);
   for (int64_t h = 0; h < heads; ++h)
     for (int64_t i = 0; i < count; ++i)
