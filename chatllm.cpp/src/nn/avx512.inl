@@ -234,4 +234,5 @@ inline int64_t peak_int8(int64_t iterations) {
   return iterations * kChains * 64 * 2;
 }
 
+constexpr bool kFastBytes = CHATLLM_VNNI;
 #include "nn/multiply.inl"

@@ -91,6 +91,7 @@ constexpr size_t int8_group_bytes(int tile_tokens) {
 struct Kernels {
   const char *name;
   int tile_tokens;  // T; 0: products work on unpacked rows (generic)
+  bool fast_bytes;  // products of 8-bit weights are much faster than those of floats
 
   // Packs tokens [first, first + count) of x, count <= T, into `tile`; `cols` inputs each, zero-filled to a multiple
   // of 64.

@@ -236,6 +236,7 @@ inline int64_t peak_int8(int64_t iterations) {
   return iterations * kChains * 32 * 2;
 }
 
+constexpr bool kFastBytes = false;
 #include "nn/multiply.inl"
 
 }  // namespace

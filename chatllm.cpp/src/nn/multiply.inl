@@ -41,6 +41,7 @@ constexpr Kernels vector_kernels(const char *name) {
   Kernels k{};
   k.name = name;
   k.tile_tokens = kTile;
+  k.fast_bytes = kFastBytes;
   k.pack_int8 = pack_int8;
   k.pack_float = pack_float;
   k.multiply = multiply;

@@ -186,4 +186,5 @@ inline int64_t peak_int8(int64_t iterations) {
   return iterations * kChains * 16 * 2;
 }
 
+constexpr bool kFastBytes = CHATLLM_DOT;
 #include "nn/multiply.inl"
