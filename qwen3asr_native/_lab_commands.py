@@ -276,7 +276,7 @@ def _roofline_table(roofline: dict[str, Any]) -> "Table":
         *(f"{peaks[name] / 1e9:.0f} GOP/s" for name in ("int8_ops", "bf16_ops", "float_ops")),
         f"{peaks['read_bytes'] / 1e9:.1f} GB/s",
     )
-    for stage in ("encode", "prefill"):
+    for stage in ("encode", "prefill", "both"):
         values = roofline[stage]
         if values is not None:
             shares = (_percent(values.get(f"share_of_{kind}")) for kind in ("int8", "bf16", "float32"))

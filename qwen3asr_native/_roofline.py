@@ -1,8 +1,9 @@
 """The work of a transcription, and its share of what the machine can do.
 
 A multiply-add is two operations. Counted are the products with the weights, from the shapes in the model file: the
-convolutions for each 10 ms frame, the encoder's matrices for each audio token, the decoder's for each position of the
-prompt. The attention's own products are not counted, so the shares are a little low. A decoded token reads the
+convolutions for each 10 ms frame, the encoder's matrices and the decoder's for each audio token. The attention's own
+products are not counted, nor is the text around the audio, which the engine need not compute again for the next audio:
+the shares are a little low. A decoded token reads the
 decoder's matrices and the output head once, at the size that they have in the file; the KV cache is not counted.
 """
 
@@ -32,7 +33,7 @@ class Work:
     Attributes:
         frame_ops: Operations of the convolutions for a frame of 10 ms.
         audio_token_ops: Operations of the encoder after the convolutions for an audio token.
-        position_ops: Operations of the decoder's layers for a position of the prompt.
+        position_ops: Operations of the decoder's layers for a position.
         token_bytes: Bytes of weights that a decoded token reads.
     """
 
@@ -80,20 +81,18 @@ def shares(work: Work, machine: Machine, runs: Sequence[Iteration]) -> dict[str,
     For encoder and prefill: operations a second, and their share of the int8, bfloat16 and float32 peaks. For decode:
     bytes a second, and their share of the read bandwidth; above 1 when the weights stay in the processor's cache.
     """
-    known = [
-        run for run in runs if run.encode_ms and run.prefill_ms and run.audio_tokens and run.prompt_tokens
-    ]
+    known = [run for run in runs if run.encode_ms and run.prefill_ms and run.audio_tokens]
+    encode = [work.encode_ops(run.audio_ms, run.audio_tokens or 0) for run in known]
+    prefill = [work.position_ops * (run.audio_tokens or 0) for run in known]
+    encode_ms, prefill_ms = [run.encode_ms or 0.0 for run in known], [run.prefill_ms or 0.0 for run in known]
     return {
         "machine": asdict(machine),
         "work": asdict(work),
-        "encode": _product_share(
-            [work.encode_ops(run.audio_ms, run.audio_tokens or 0) for run in known],
-            [run.encode_ms or 0.0 for run in known],
-            machine,
-        ),
-        "prefill": _product_share(
-            [work.position_ops * (run.prompt_tokens or 0) for run in known],
-            [run.prefill_ms or 0.0 for run in known],
+        "encode": _product_share(encode, encode_ms, machine),
+        "prefill": _product_share(prefill, prefill_ms, machine),
+        "both": _product_share(
+            [sum(parts) for parts in zip(encode, prefill)],
+            [sum(parts) for parts in zip(encode_ms, prefill_ms)],
             machine,
         ),
         "decode": _read_share(work, machine, [run.per_token_ms for run in runs if run.per_token_ms]),

@@ -206,12 +206,13 @@ def test_shares_are_rates_over_limits() -> None:
     work = work_of_tensors(_shape_of_0_6b(), 128)
     machine = Machine(threads=2, int8_ops=800e9, bf16_ops=400e9, float_ops=200e9, read_bytes=30e9)
     run = SimpleNamespace(
-        audio_ms=15300, audio_tokens=199, prompt_tokens=217, encode_ms=683, prefill_ms=955, per_token_ms=22.35
+        audio_ms=15300, audio_tokens=199, prompt_tokens=217, encode_ms=683, prefill_ms=876, per_token_ms=22.35
     )
     found = shares(work, machine, [run, run])  # type: ignore[list-item]
     assert found["encode"]["share_of_int8"] == pytest.approx(0.25, rel=0.01)
     assert found["prefill"]["share_of_bf16"] == pytest.approx(0.5, rel=0.01)
     assert found["prefill"]["share_of_float32"] == pytest.approx(1.0, rel=0.01)
+    assert found["both"]["share_of_int8"] == pytest.approx((0.25 * 683 + 0.25 * 876) / 1559, rel=0.01)
     assert found["decode"]["share_of_read"] == pytest.approx(0.5, rel=0.01)
 
 
@@ -227,7 +228,7 @@ def test_the_roofline_is_measured_in_the_same_run(model_file: Path, wav: Path) -
     report = bench.run([wav], model_file, iterations=1, roofline=True, settings=LIMITED._replace(threads=1))
     assert report.roofline is not None
     assert report.roofline["machine"]["threads"] == 1
-    for stage in ("encode", "prefill"):
+    for stage in ("encode", "prefill", "both"):
         assert 0 < report.roofline[stage]["share_of_int8"] < 1
         assert report.roofline[stage]["share_of_float32"] > 0
     assert report.roofline["machine"]["read_bytes"] > 1e9

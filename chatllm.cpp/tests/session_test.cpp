@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "check.h"
+#include "kernel_sets.h"
 #include "model/error.h"
 #include "session_helpers.h"
 
@@ -87,6 +88,30 @@ TEST(runs_repeat_exactly) {
   CHECK_NEAR(session->timings().audio_ms, 12700, 1);
   CHECK(session->timings().first_token_ns > session->timings().start_ns);
   CHECK(session->timings().total_ms >= session->timings().first_token_ms);
+}
+
+TEST(the_text_before_the_audio_is_not_computed_again_and_changes_nothing) {
+  for (const Kernels *k : test::kernel_sets()) {
+    const auto a = test::sound(9, 1), b = test::sound(7.5, 2);
+    auto logits = [&](Session &session, const std::vector<float> &pcm, const char *context) {
+      RunSettings settings;
+      settings.context = context;
+      int64_t shape[2];
+      return session.prefill_logits(pcm.data(), static_cast<int64_t>(pcm.size()), settings, shape);
+    };
+    std::vector<std::vector<float>> expected;
+    for (const char *context : {"names", "other names"})
+      for (const auto *pcm : {&a, &b})
+        expected.push_back(logits(*test::open_session(model_file().path(), k->name), *pcm, context));
+    const auto session = test::open_session(model_file().path(), k->name);
+    for (const int which : {0, 1, 1, 0, 2, 3, 1, 2, 0})
+      CHECK(logits(*session, which % 2 == 0 ? a : b, which < 2 ? "names" : "other names") ==
+            expected[static_cast<size_t>(which)]);
+    session->set_cursor(2);  // what is appended there is not the prompt's
+    test::recognize(*session, a, 3);
+    session->set_cursor(1);
+    CHECK(logits(*session, a, "names") == expected[0]);
+  }
 }
 
 TEST(log_probabilities_are_those_of_the_softmax) {

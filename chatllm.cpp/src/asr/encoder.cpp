@@ -149,6 +149,28 @@ void Encoder::layer(const EncoderLayer &weights, int64_t tokens, int64_t window)
                          residual);
 }
 
+// Chunks [first, last) to x_: convolutions, projection, positions.
+void Encoder::embed(const float *mel, int64_t frames, int64_t first, int64_t last, int64_t padded_frames,
+                    const AbortFlag &abort) {
+  const int64_t chunk = config_.chunk_frames, chunk_tokens = config_.tokens(chunk),
+                stride = row_stride(config_.d_model), inputs = model_.encoder().conv_out.cols;
+  constexpr int64_t kTogether = 32;  // chunks whose projection is one product
+  flat_.reserve(static_cast<size_t>(std::min(kTogether, last - first) * chunk_tokens * inputs));
+  for (int64_t c = first; c < last; c += kTogether) {
+    const int64_t end = std::min(c + kTogether, last), row = (c - first) * chunk_tokens;
+    int64_t tokens = 0;
+    for (int64_t i = c; i < end; ++i) {
+      check_abort(abort);
+      const int64_t length = std::min(chunk, frames - i * chunk);
+      conv_stem(mel + i * chunk, frames, length, padded_frames, flat_.data() + tokens * inputs);
+      tokens += config_.tokens(length);
+    }
+    products_.run(model_.encoder().conv_out, Input(flat_.data(), inputs), tokens,
+                  Output(x_.data() + row * stride, stride));
+    for (int64_t t = 0; t < tokens; t += chunk_tokens) add_positions(row + t, std::min(chunk_tokens, tokens - t));
+  }
+}
+
 void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *out, int64_t out_stride,
                   const AbortFlag &abort) {
   const int64_t stride = row_stride(config_.d_model), chunk = config_.chunk_frames,
@@ -164,18 +186,7 @@ void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *
     const int64_t tokens = config_.total_tokens(std::min(last * chunk, frames) - first * chunk);
     const size_t count = static_cast<size_t>(tokens);
     x_.reserve(count * static_cast<size_t>(stride));
-    const int64_t inputs = model_.encoder().conv_out.cols;
-    flat_.reserve(count * static_cast<size_t>(inputs));
-    int64_t token = 0;
-    for (int64_t c = first; c < last; ++c) {
-      check_abort(abort);
-      const int64_t length = std::min(chunk, frames - c * chunk);
-      conv_stem(mel + c * chunk, frames, length, padded, flat_.data() + token * inputs);
-      token += config_.tokens(length);
-    }
-    products_.run(model_.encoder().conv_out, Input(flat_.data(), inputs), tokens, Output(x_.data(), stride));
-    for (token = 0; token < tokens; token += config_.tokens(chunk))
-      add_positions(token, std::min<int64_t>(config_.tokens(chunk), tokens - token));
+    embed(mel, frames, first, last, padded, abort);
     context_.reserve(count * static_cast<size_t>(stride));
     qkv_.reserve(count * static_cast<size_t>(row_stride(3 * config_.d_model)));
     for (const EncoderLayer &weights : model_.encoder().layers) {

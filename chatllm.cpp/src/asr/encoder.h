@@ -30,6 +30,8 @@ class Encoder {
   };
 
   void convolve(const Linear &conv, Map &in, Map &out);
+  void embed(const float *mel, int64_t frames, int64_t first, int64_t last, int64_t padded_frames,
+             const AbortFlag &abort);
   void conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *flat);
   void add_positions(int64_t first, int64_t tokens);
   const std::vector<float> &positions();

@@ -67,6 +67,7 @@ Prompt Session::build_prompt(int64_t samples, const RunSettings &settings) const
 
 void Session::forget() {
   decoder_.truncate(0);
+  before_audio_.clear();
   pending_ = -1;
   answered_ = false;
 }
@@ -76,7 +77,23 @@ void Session::set_cursor(int64_t position) {
     fail(CHATLLM_ASR_BAD_ARGUMENT,
          format("the cursor must be from 0 to %lld", static_cast<long long>(decoder_.length())));
   decoder_.truncate(position);
+  if (position < static_cast<int64_t>(before_audio_.size())) before_audio_.clear();
   pending_ = -1;
+}
+
+// Starts a conversation with this prompt; returns how many of its first tokens the cache holds from the last one: the
+// text before the audio is the same as long as the context is. Not for prompts of a few tokens: those would take other
+// kernels then, and the same audio should give the same scores whatever came before it.
+int64_t Session::reuse_prompt(const Prompt &prompt) {
+  constexpr int64_t kFew = 64;
+  const auto begin = prompt.ids.begin(), audio = begin + prompt.audio_at;
+  const bool same = static_cast<int64_t>(before_audio_.size()) == prompt.audio_at &&
+                    std::equal(begin, audio, before_audio_.begin()) && decoder_.length() >= prompt.audio_at &&
+                    prompt.ids.end() - audio >= kFew;
+  const int64_t reused = same ? prompt.audio_at : 0;
+  forget();
+  decoder_.truncate(reused);
+  return reused;
 }
 
 // Mel, encoder and prompt, up to the scores of the first token.
@@ -84,7 +101,7 @@ void Session::prefill(const float *pcm, int64_t samples, const RunSettings &sett
   check_audio(pcm, samples);
   const Prompt prompt = build_prompt(samples, settings);
   const int64_t stride = row_stride(model_->config().decoder.hidden), count = static_cast<int64_t>(prompt.ids.size());
-  forget();
+  const int64_t reused = reuse_prompt(prompt);
 
   int64_t start = now_ns();
   const int64_t frames = mel_.frames(samples);
@@ -101,10 +118,11 @@ void Session::prefill(const float *pcm, int64_t samples, const RunSettings &sett
   timings_.encode_ms = elapsed_ms(start);
 
   start = now_ns();
-  for (int64_t i = 0; i < count; ++i)
+  for (int64_t i = reused; i < count; ++i)
     if (i < prompt.audio_at || i >= prompt.audio_at + audio_tokens)
       model_->embed(prompt.ids[static_cast<size_t>(i)], x + i * stride);
-  decoder_.forward(x, count, logits, abort_);
+  decoder_.forward(x + reused * stride, count - reused, logits, abort_);
+  before_audio_.assign(prompt.ids.begin(), prompt.ids.begin() + prompt.audio_at);
   timings_.prefill_ms = elapsed_ms(start);
 }
 

@@ -58,6 +58,7 @@ class Session {
   const float *padded(const float *pcm, int64_t *samples);
   void check_audio(const float *pcm, int64_t samples) const;
   Prompt build_prompt(int64_t samples, const RunSettings &settings) const;
+  int64_t reuse_prompt(const Prompt &prompt);
   void prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits);
   void generate(float *logits, int64_t limit, bool ignore_stop, const TokenSink &sink);
   int32_t choose(const float *logits, float *logprob);
@@ -76,6 +77,7 @@ class Session {
   AbortFlag abort_{false};
   int32_t pending_ = -1;  // the last token, when the cache does not hold it yet
   bool answered_ = false;
+  std::vector<int32_t> before_audio_;  // what the cache holds of the last prompt, up to its audio
   chatllm_asr_timings timings_{};
   Buffer<float> padded_, mel_data_, embeddings_, logits_;
 };
