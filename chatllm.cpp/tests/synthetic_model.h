@@ -243,7 +243,8 @@ class TempFile {
   void write(const std::vector<uint8_t> &bytes) const {
     std::remove(path_.c_str());  // a new file: some file systems flush one that is written over
     FILE *file = std::fopen(path_.c_str(), "wb");
-    if (file == nullptr || std::fwrite(bytes.data(), 1, bytes.size(), file) != bytes.size() || std::fclose(file) != 0)
+    const size_t written = file == nullptr || bytes.empty() ? 0 : std::fwrite(bytes.data(), 1, bytes.size(), file);
+    if (file == nullptr || written != bytes.size() || std::fclose(file) != 0)
       throw std::runtime_error("cannot write " + path_);
   }
   const std::string &path() const { return path_; }

@@ -35,7 +35,7 @@ Bytes wav(const Format &f, const Bytes &data) {
   put<uint16_t>(&out, static_cast<uint16_t>(f.extensible ? 0xFFFE : f.kind));
   put<uint16_t>(&out, static_cast<uint16_t>(f.channels));
   put<uint32_t>(&out, static_cast<uint32_t>(f.rate));
-  put<uint32_t>(&out, static_cast<uint32_t>(f.rate * f.channels * f.bits / 8));
+  put<uint32_t>(&out, static_cast<uint32_t>(int64_t{f.rate} * f.channels * f.bits / 8));
   put<uint16_t>(&out, static_cast<uint16_t>(f.channels * f.bits / 8));
   put<uint16_t>(&out, static_cast<uint16_t>(f.bits));
   if (f.extensible) {
