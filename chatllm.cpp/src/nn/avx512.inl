@@ -57,8 +57,9 @@ inline float reduce_max(V a) {
 
 inline int32_t quantize_group(const float *x, float inverse, int8_t *q) {
   const __m512 factor = _mm512_set1_ps(inverse);
-  const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor));
-  const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), factor));
+  const __m512i least = _mm512_set1_epi32(-128);  // what is not a number becomes this, not the least integer
+  const __m512i a = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor)), least);
+  const __m512i b = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), factor)), least);
   _mm_storeu_si128(reinterpret_cast<__m128i *>(q), _mm512_cvtsepi32_epi8(a));
   _mm_storeu_si128(reinterpret_cast<__m128i *>(q + 16), _mm512_cvtsepi32_epi8(b));
   return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
