@@ -10,9 +10,9 @@ import errno
 import fnmatch
 import json
 import os
+import secrets
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Union
@@ -326,11 +326,12 @@ def _write(out: Path, head: bytes, planned: Sequence[_Planned], progress: Progre
         free = shutil.disk_usage(out.parent).free
         if free < total:
             raise ConversionError(f"{out} needs {total:,} bytes, but only {free:,} are free on its disk")
-        descriptor, partial = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent)
     except OSError as error:
         raise ConversionError(f"cannot write {out}: {error.strerror}") from None
+    # Its name is known before it exists, so that no interruption can leave it behind.
+    partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(partial, "xb") as file:
             file.write(head)
             position = len(head)
             for tensor in planned:
@@ -342,7 +343,6 @@ def _write(out: Path, head: bytes, planned: Sequence[_Planned], progress: Progre
                     progress(position, total, tensor.name)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~_umask())
         os.replace(partial, out)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
@@ -363,12 +363,6 @@ def _rounded(tensor: _Planned) -> Iterator[bytes]:
         if tensor.kind is TensorType.F16 and not np.isfinite(data.view(np.float16)).all():
             raise ConversionError(f"{tensor.name} has values beyond the range of F16; convert it to f32")
         yield data.tobytes()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_directory(directory: Path) -> None:
