@@ -85,7 +85,7 @@ double activated(Activation activation, double value, double up) {
 
 // A feed-forward layer after a normalization against double precision.
 void check_feed_forward(int64_t tokens, int64_t cols, int64_t hidden, Activation activation, DType expand_type,
-                        DType contract_type, bool layer_norm) {
+                        DType contract_type, bool layer_norm, bool mixed = false) {
   ThreadPool pool(3);
   for (const Kernels *k : test::kernel_sets()) {
     Random random(static_cast<uint64_t>(tokens * 7 + cols + hidden));
@@ -93,7 +93,7 @@ void check_feed_forward(int64_t tokens, int64_t cols, int64_t hidden, Activation
     const int64_t rows = 40, stride = cols + 3;
     Layer expand, contract;
     expand.add(expand_type, hidden, cols, !gated, *k, &random);
-    if (gated) expand.add(expand_type, hidden, cols, false, *k, &random);
+    if (gated) expand.add(mixed ? contract_type : expand_type, hidden, cols, false, *k, &random);
     contract.add(contract_type, rows, hidden, true, *k, &random);
     const auto x = random.normals(static_cast<size_t>(tokens * stride));
     const auto weight = random.normals(static_cast<size_t>(cols)), bias = random.normals(static_cast<size_t>(cols));
@@ -151,6 +151,10 @@ TEST(feed_forward_layers) {
     check_feed_forward(tokens, 50, 33, Activation::SwiGlu, DType::F16, DType::F32, true);
     check_feed_forward(tokens, 33, 128, Activation::SwiGlu, DType::F16, DType::Q4_1, true);
     check_feed_forward(tokens, 64, 17, Activation::SwiGlu, DType::Q4_0, DType::F16, false);
+  }
+  for (const int64_t tokens : {1, 7, 40}) {  // gate and up of different types
+    check_feed_forward(tokens, 64, 96, Activation::SwiGlu, DType::Q4_0, DType::Q8_0, false, true);
+    check_feed_forward(tokens, 64, 96, Activation::SwiGlu, DType::F16, DType::Q4_1, false, true);
   }
   check_feed_forward(500, 256, 1024, Activation::SwiGlu, DType::Q4_0, DType::Q4_0, false);
 }

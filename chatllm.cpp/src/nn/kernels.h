@@ -69,9 +69,6 @@ struct Epilogue {
   bool accumulate = false;      // out += instead of out =: the residual connection
 };
 
-// A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
-//   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q), float sum[T] (d times the sum
-//   of q)
 constexpr int kMostTileTokens = 16;             // of any set
 constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit
 constexpr int64_t wide_blocks(int64_t cols) {
@@ -84,6 +81,9 @@ constexpr size_t wide_sums(int64_t tokens) {
   return static_cast<size_t>((tokens + 2 * kWideTile - 1) / (2 * kWideTile) * (2 * kWideTile) * 2 * kPanel);
 }
 
+// A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
+//   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q), float sum[T] (d times the sum
+//   of q)
 constexpr size_t int8_group_bytes(int tile_tokens) {
   return static_cast<size_t>(tile_tokens) * (kGroup + 12);
 }

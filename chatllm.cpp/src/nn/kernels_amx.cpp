@@ -152,9 +152,9 @@ void unpack(const Matrix &w, int64_t panel, int64_t begin, int64_t end, uint8_t 
 
 using Sums = float[kWideTile][kPanel];
 
-// T tiles of tokens times P panels, added to the sums of earlier inputs unless these are the first. The tokens pass by
-// the first-level cache, which belongs to the weights. Meanwhile `step` bytes at `ahead` are fetched in each step: the
-// next panels, still packed.
+// T tiles of tokens times P panels, added to the sums of earlier inputs unless these are the first. The weights of a
+// stretch, its tokens and sums fit the first-level cache together; each step fetches the tokens of the next one, and
+// `step` bytes at `ahead`: the next panels, still packed.
 template <int T, int P>
 void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *weights, int64_t blocks, bool first,
                     const uint8_t *ahead, size_t step, Sums *sums) {

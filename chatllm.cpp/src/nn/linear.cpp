@@ -25,7 +25,7 @@ void normalize(const Kernels &kernels, const Norm &norm, const float *x, int64_t
     kernels.rms_norm(x, norm.weight, norm.eps, n, out);
 }
 
-// Rows of two matrices [begin, begin + count) after each other: hidden values before their activation.
+// In place: gelu(values), or silu(values) up.
 void activate(const Kernels &kernels, Activation activation, float *values, const float *up, int64_t n) {
   if (activation == Activation::SwiGlu)
     kernels.silu_mul(values, up, n, values);

@@ -67,7 +67,7 @@ class Products {
   void run(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
 
   // out[t] = contract(activation(expand(norm(x[t])))): the hidden values go from one product to the next in its packed
-  // form. With SwiGlu, expand's parts are gate and up: silu(gate) * up.
+  // form. With SwiGlu, expand's parts are gate and up: silu(gate) * up. contract is a single matrix.
   void feed_forward(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
                     int64_t tokens, const Output &out);
 
@@ -91,8 +91,8 @@ class Products {
   // What belongs to one thread.
   struct alignas(64) Local {
     Buffer<float> scratch;
-    Packed packed;        // its own copy of a single tile
-    uint64_t packed_for;  // the product of that copy
+    Packed packed;            // its own copy of a single tile
+    uint64_t packed_for = 0;  // the product of that copy
   };
 
   int tile_tokens(bool wide) const { return wide ? kWideTile : kernels_.tile_tokens; }
