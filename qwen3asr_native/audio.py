@@ -27,7 +27,7 @@ MAX_SECONDS = 1200.0
 
 _SEARCH_SECONDS = 5.0
 _QUIET_SAMPLES = SAMPLE_RATE // 10
-_BLOCK_SAMPLES = 1 << 20
+_BLOCK_SAMPLES = 1 << 16
 _RATES = range(1_000, 1_000_001)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 

@@ -339,7 +339,7 @@ inline void pack_int8(const float *x, const Grid &grid, int64_t first, int count
       const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
       const int32_t total = quantize_group(values, inverse, q);
       *d = scale;
-      *correction = static_cast<int32_t>(-8u * static_cast<uint32_t>(total));  // wraps for values that are not finite
+      *correction = static_cast<int32_t>(-8u * static_cast<uint32_t>(total)) & kCorrectionBits;  // wraps if not finite
       *sum = scale * static_cast<float>(total);
     }
   }
@@ -349,7 +349,7 @@ inline int64_t peak_float(int64_t iterations) {
   constexpr int kChains = 10;  // latency times ports, and registers to spare
   V sum[kChains];
   V factor = V::set(0.5f);
-  each<kChains>([&](auto i) { sum[i] = V::set(1.0f); });
+  each<kChains>([&](auto i) { sum[i] = V::set(1.0f + static_cast<float>(i)); });  // equal ones would be computed once
   for (int64_t n = 0; n < iterations; ++n) {
     each<kChains>([&](auto i) { sum[i] = fma(sum[i], factor, factor); });
   }

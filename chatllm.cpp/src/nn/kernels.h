@@ -82,8 +82,8 @@ constexpr size_t wide_sums(int64_t tokens) {
 }
 
 // A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
-//   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q), float sum[T] (d times the sum
-//   of q)
+//   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q; only its 16 low bits for AVX2),
+//   float sum[T] (d times the sum of q)
 constexpr size_t int8_group_bytes(int tile_tokens) {
   return static_cast<size_t>(tile_tokens) * (kGroup + 12);
 }

@@ -1,4 +1,4 @@
-// AVX2 with FMA and F16C. V: eight floats. Products: a tile of four tokens against one panel of sixteen rows, in two
+// AVX2 with FMA and F16C. V: eight floats. Products: a tile of six tokens against one panel of sixteen rows, in two
 // halves of eight rows for int8.
 #if defined(__x86_64__) || defined(_M_X64)
 
@@ -20,7 +20,9 @@
 namespace chatllm {
 namespace {
 
-constexpr int W = 8, kTile = 4, kSgemmRows = 6;
+constexpr int W = 8, kTile = 6, kSgemmRows = 6;
+constexpr int64_t kAhead = 2048;             // bytes
+constexpr int32_t kCorrectionBits = 0xFFFF;  // an addition of 16-bit lanes begins with it
 
 struct V {
   __m256 v;
@@ -101,70 +103,79 @@ inline __m256i broadcast4(const int8_t *a) {
   return _mm256_set1_epi32(four);
 }
 
-// Half a panel (eight rows, `half` 0 or 1) of int8 products for N tokens. Nibbles: eight products of at most 15 * 127 *
-// 2 stay within 16 bits, so the pairs are added there and widened once a group. Bytes: |w| times a with w's sign.
-template <int N, Layout kLayout>
-inline void int8_half_panel(const uint8_t *panel, int half, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
+// Keeps an accumulation in the order that is written: GCC would turn a chain of additions into a tree that needs more
+// registers than there are.
+inline __m256i in_order(__m256i v) {
+#if defined(__GNUC__)
+  asm("" : "+x"(v));
+#endif
+  return v;
+}
+
+// H halves of a panel (eight rows each, from `half` on) of int8 products for N tokens; N H integer and N H float
+// accumulators. Nibbles: sixteen products of at most 15 * 127 and their correction stay within 16 bits, so a group is
+// added there, two instructions for 32 products, and widened at its end. Bytes: |w| times a with w's sign.
+template <int N, int H, Layout kLayout>
+inline void int8_halves(const uint8_t *panel, int half, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
   constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
-  constexpr size_t kValues = kNibbles ? 256 : 512;
-  constexpr size_t kPair = 2 * (kValues + (kMinimum ? 64 : 32)), kStride = int8_group_bytes(kTile);
+  constexpr int64_t kValues = kNibbles ? 256 : 512, kPair = 2 * (kValues + (kMinimum ? 64 : 32));
   const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8(-128);
-  __m256 sum[N];
-#pragma GCC unroll 4
-  for (int n = 0; n < N; ++n) sum[n] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < groups; ++g, tile += kStride) {
-    const uint8_t *pair = panel + (g >> 1) * static_cast<int64_t>(kPair);
-    const uint8_t *values = pair + (g & 1) * static_cast<int64_t>(kValues) + 32 * half;
+  __m256 sum[N * H];
+  each<N * H>([&](auto i) { sum[i] = _mm256_setzero_ps(); });
+  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
+    const uint8_t *pair = panel + (g >> 1) * kPair;
+    const uint8_t *values = pair + (g & 1) * kValues + 32 * half;
     const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32 + 16 * half;
+    if constexpr (H == 2) {  // little work per byte: fetch ahead across pages, where the hardware stops
+      each<kValues / 64>(
+          [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
+    }
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
     const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
     const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
-    __m256i acc[N];
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) acc[n] = _mm256_setzero_si256();
-    if (kNibbles) {
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(values + 64 * j));
-        const __m256i low = _mm256_and_si256(raw, low_bits),
-                      high = _mm256_and_si256(_mm256_srli_epi16(raw, 4), low_bits);
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) {
-          acc[n] = _mm256_add_epi16(acc[n], _mm256_maddubs_epi16(low, broadcast4(q + n * kGroup + 4 * j)));
-          acc[n] = _mm256_add_epi16(acc[n], _mm256_maddubs_epi16(high, broadcast4(q + n * kGroup + 16 + 4 * j)));
+    __m256i acc[N * H];
+    each<N>([&](auto n) {
+      const __m256i start = kNibbles && !kMinimum ? _mm256_set1_epi32(correction[n]) : _mm256_setzero_si256();
+      each<H>([&](auto h) { acc[h * N + n] = start; });
+    });
+    auto add = [&](auto i, __m256i w, const int8_t *a) {
+      acc[i] = in_order(_mm256_add_epi16(acc[i], _mm256_maddubs_epi16(w, broadcast4(a))));
+    };
+    each<kValues / 64>([&](auto j) {
+      each<H>([&](auto h) {
+        const __m256i raw = _mm256_load_si256(reinterpret_cast<const __m256i *>(values + 64 * j + 32 * h));
+        if constexpr (kNibbles) {
+          const __m256i low = _mm256_and_si256(raw, low_bits),
+                        high = _mm256_and_si256(_mm256_srli_epi16(raw, 4), low_bits);
+          each<N>([&](auto n) { add(std::integral_constant<int, h * N + n>{}, low, q + n * kGroup + 4 * j); });
+          each<N>([&](auto n) { add(std::integral_constant<int, h * N + n>{}, high, q + n * kGroup + 16 + 4 * j); });
+        } else {
+          const __m256i w = _mm256_xor_si256(raw, sign), magnitude = _mm256_abs_epi8(w);
+          each<N>([&](auto n) {
+            const __m256i a = _mm256_sign_epi8(broadcast4(q + n * kGroup + 4 * j), w);
+            __m256i &sums = acc[h * N + n];
+            sums = in_order(_mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a), ones)));
+          });
         }
+      });
+    });
+    each<H>([&](auto h) {
+      const __m256 scale = V::load_half(reinterpret_cast<const uint16_t *>(scales + 16 * h)).v;
+      each<N>([&](auto n) {
+        const __m256i total = kNibbles ? _mm256_madd_epi16(acc[h * N + n], ones) : acc[h * N + n];
+        sum[h * N + n] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), _mm256_mul_ps(scale, _mm256_set1_ps(d[n])),
+                                         sum[h * N + n]);
+      });
+      if constexpr (kMinimum) {
+        const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
+        const __m256 minimum = V::load_half(reinterpret_cast<const uint16_t *>(scales + 64 + 16 * h)).v;
+        each<N>([&](auto n) {
+          sum[h * N + n] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(group_sum[n]), sum[h * N + n]);
+        });
       }
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        acc[n] = _mm256_madd_epi16(acc[n], ones);
-        if (!kMinimum) acc[n] = _mm256_add_epi32(acc[n], _mm256_set1_epi32(correction[n]));
-      }
-    } else {
-#pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j) {
-        const __m256i w =
-            _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(values + 64 * j)), sign);
-        const __m256i magnitude = _mm256_abs_epi8(w);
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) {
-          const __m256i a = _mm256_sign_epi8(broadcast4(q + n * kGroup + 4 * j), w);
-          acc[n] = _mm256_add_epi32(acc[n], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a), ones));
-        }
-      }
-    }
-    const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(scales)));
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n)
-      sum[n] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[n]), _mm256_mul_ps(scale, _mm256_set1_ps(d[n])), sum[n]);
-    if (kMinimum) {
-      const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
-      const __m256 minimum = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(scales + 64)));
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) sum[n] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(group_sum[n]), sum[n]);
-    }
+    });
   }
-#pragma GCC unroll 4
-  for (int n = 0; n < N; ++n) _mm256_storeu_ps(out[n] + 8 * half, sum[n]);
+  each<H>([&](auto h) { each<N>([&](auto n) { _mm256_storeu_ps(out[n] + 8 * (half + h), sum[h * N + n]); }); });
 }
 
 inline __m256 load_weights(const uint16_t *w) {
@@ -181,29 +192,29 @@ inline __m256 load_weights(const float *w) {
 // A panel of float products for N tokens: per input two loads of eight weights and N broadcasts serve 2 N
 // multiply-adds.
 template <int N, class T>
+inline void float_panel(const T *weights, int64_t cols, const float *tile, float (*out)[kPanel]) {
+  __m256 sum[2 * N];
+  each<2 * N>([&](auto i) { sum[i] = _mm256_setzero_ps(); });
+  for (int64_t k = 0; k < cols; ++k, tile += kTile, weights += kPanel) {
+    const __m256 first = load_weights(weights), second = load_weights(weights + 8);
+    each<N>([&](auto n) {
+      const __m256 a = _mm256_set1_ps(tile[n]);
+      sum[2 * n] = _mm256_fmadd_ps(a, first, sum[2 * n]);
+      sum[2 * n + 1] = _mm256_fmadd_ps(a, second, sum[2 * n + 1]);
+    });
+  }
+  each<2 * N>([&](auto i) { _mm256_storeu_ps(out[i / 2] + 8 * (i % 2), sum[i]); });
+}
+
+template <int N, class T>
 void multiply_float(const Matrix &w, const float *tile, int64_t begin, int64_t end, float *out, const int64_t *offsets,
                     const Epilogue &e) {
+  const int64_t stride = static_cast<int64_t>(panel_bytes(w) / sizeof(T));
+  float results[N][kPanel];
   for (int64_t p = begin; p < end; ++p) {
-    const T *weights = reinterpret_cast<const T *>(w.data) + p * static_cast<int64_t>(panel_bytes(w) / sizeof(T));
-    __m256 low[N], high[N];
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) low[n] = high[n] = _mm256_setzero_ps();
-    for (int64_t k = 0; k < w.cols; ++k) {
-      const __m256 first = load_weights(weights + k * kPanel), second = load_weights(weights + k * kPanel + 8);
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        const __m256 a = _mm256_set1_ps(tile[k * kTile + n]);
-        low[n] = _mm256_fmadd_ps(a, first, low[n]);
-        high[n] = _mm256_fmadd_ps(a, second, high[n]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      float results[kPanel];
-      _mm256_storeu_ps(results, low[n]);
-      _mm256_storeu_ps(results + 8, high[n]);
-      store_results(results, out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel), e);
-    }
+    float_panel<N>(reinterpret_cast<const T *>(w.data) + p * stride, w.cols, tile, results);
+    for (int n = 0; n < N; ++n)
+      store_results(results[n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel), e);
   }
 }
 
@@ -212,23 +223,28 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
                    const Epilogue &e) {
   const size_t bytes = panel_bytes(w);
   const int64_t groups = (w.cols + kGroup - 1) / kGroup;
+  constexpr int kHalves = N <= 2 ? 2 : 1;
   float results[N][kPanel];
   for (int64_t p = begin; p < end; ++p) {
-    for (int half = 0; half < 2; ++half)
-      int8_half_panel<N, kLayout>(w.data + static_cast<size_t>(p) * bytes, half, groups, tile, results);
+    for (int half = 0; half < 2; half += kHalves)
+      int8_halves<N, kHalves, kLayout>(w.data + static_cast<size_t>(p) * bytes, half, groups, tile, results);
     for (int n = 0; n < N; ++n)
       store_results(results[n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel), e);
   }
 }
 
+// The int8 dot product of this instruction set: products in pairs, pairs to 32 bits, addition.
 inline int64_t peak_int8(int64_t iterations) {
   constexpr int kChains = 8;
-  const __m256i w = _mm256_set1_epi8(3), a = _mm256_set1_epi8(1);
-  __m256i acc[kChains];
-  each<kChains>([&](auto i) { acc[i] = _mm256_setzero_si256(); });
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i w = _mm256_set1_epi64x(0x0F0301080C050A07), acc[kChains];  // nibbles, as the products have them
+  const __m256i a = _mm256_set1_epi64x(0x3FC17A8105E39B6D);
+  each<kChains>([&](auto i) { acc[i] = _mm256_set1_epi32(i); });
   for (int64_t n = 0; n < iterations; ++n)
-    each<kChains>(
-        [&](auto i) { acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(w, _mm256_xor_si256(a, acc[i]))); });
+    each<kChains>([&](auto i) {
+      w = in_order(w);  // not the same product again
+      acc[i] = in_order(_mm256_add_epi32(acc[i], _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), ones)));
+    });
   __m256i total = acc[0];
   each<kChains>([&](auto i) { total = _mm256_xor_si256(total, acc[i]); });
   volatile int keep = _mm256_extract_epi32(total, 0);

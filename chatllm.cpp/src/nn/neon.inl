@@ -3,6 +3,7 @@
 // (float).
 
 constexpr int W = 4, kTile = 4, kSgemmRows = 6;
+constexpr int32_t kCorrectionBits = -1;
 
 struct V {
   float32x4_t v;
