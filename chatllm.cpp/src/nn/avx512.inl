@@ -1,9 +1,10 @@
 // AVX-512 kernels, included by kernels_avx512.cpp and, with CHATLLM_VNNI set to 1, by kernels_avx512vnni.cpp.
-// V: sixteen floats. Products: a tile of twelve tokens against one panel (int8) or two (float) of sixteen rows.
+// V: sixteen floats. Products: a tile of twelve tokens (eight without VNNI) against one panel (int8) or two (float) of
+// sixteen rows.
 
-constexpr int W = 16, kTile = 12, kSgemmRows = 12;
+constexpr int W = 16, kTile = CHATLLM_VNNI ? 12 : 8, kSgemmRows = 12;
 constexpr int64_t kAhead = 2048;  // bytes
-constexpr int32_t kCorrectionBits = -1;
+constexpr int32_t kCorrectionBits = CHATLLM_VNNI ? -1 : 0xFFFF;  // 16-bit lanes begin with it
 
 struct V {
   __m512 v;
@@ -68,9 +69,10 @@ inline int32_t quantize_group(const float *x, float inverse, int8_t *q) {
 
 #include "nn/float_ops.inl"
 
+#if CHATLLM_VNNI
 // acc plus, for each of 16 rows, the dot product of its four unsigned bytes in w with four signed bytes: those at a
 // (for all rows) or its own in a.
-#if CHATLLM_VNNI && defined(__GNUC__)
+#if defined(__GNUC__)
 // Assembly, since GCC 12 copies a register around each such intrinsic in a loop.
 inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const int32_t *>(a)));
@@ -82,17 +84,35 @@ inline __m512i dot4(__m512i acc, __m512i w, __m512i a) {
 }
 #else
 inline __m512i dot4(__m512i acc, __m512i w, __m512i a) {
-#if CHATLLM_VNNI
   return _mm512_dpbusd_epi32(acc, w, a);
-#else
-  // w below 16: no pair of products leaves 16 bits.
-  return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
-#endif
 }
 inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
   int32_t four;
   std::memcpy(&four, a, 4);
   return dot4(acc, w, _mm512_set1_epi32(four));
+}
+#endif
+inline __m512i widened(__m512i sums) {
+  return sums;
+}
+#else
+// Keeps an accumulation in the order that is written: GCC would turn a chain of additions into a tree that needs more
+// registers than there are.
+inline __m512i in_order(__m512i v) {
+#if defined(__GNUC__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+// acc plus, in 16-bit lanes, products of nibbles in w with the four signed bytes at a, added in pairs. Sixteen of at
+// most 15 * 127 and their correction stay within 16 bits.
+inline __m512i dot4(__m512i acc, __m512i w, const int8_t *a) {
+  int32_t four;
+  std::memcpy(&four, a, 4);
+  return in_order(_mm512_add_epi16(acc, _mm512_maddubs_epi16(w, _mm512_set1_epi32(four))));
+}
+inline __m512i widened(__m512i lanes) {
+  return _mm512_madd_epi16(lanes, _mm512_set1_epi16(1));
 }
 #endif
 
@@ -123,33 +143,41 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
     const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
     __m512i acc[N];
     each<N>([&](auto n) {
-      if constexpr (kMinimum)
+      acc[n] = kMinimum ? _mm512_setzero_si512() : _mm512_set1_epi32(correction[n]);
+      if constexpr (!kNibbles && CHATLLM_VNNI) acc[n] = _mm512_slli_epi32(acc[n], 4);  // the offset is 128, not 8
+    });
+    auto low = [&](int j) { return _mm512_and_si512(_mm512_load_si512(values + 64 * j), low_bits); };
+    auto high = [&](int j) {
+      return _mm512_and_si512(_mm512_srli_epi16(_mm512_load_si512(values + 64 * j), 4), low_bits);
+    };
+    if constexpr (kNibbles) {
+      each<4>([&](auto j) {
+        const __m512i first = low(j), second = high(j);
+        each<N>([&](auto n) { acc[n] = dot4(acc[n], first, q + n * kGroup + 4 * j); });
+        each<N>([&](auto n) { acc[n] = dot4(acc[n], second, q + n * kGroup + 16 + 4 * j); });
+      });
+      each<N>([&](auto n) { acc[n] = widened(acc[n]); });
+    } else if constexpr (CHATLLM_VNNI) {
+      each<8>([&](auto j) {
+        const __m512i w = _mm512_load_si512(values + 64 * j);
+        each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
+      });
+    } else {  // a byte is sixteen times its high nibble, whose offset is 8 too, plus its low one
+      __m512i sixteens[N];
+      each<8>([&](auto j) {
+        const __m512i w = high(j);
+        each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
+      });
+      each<N>([&](auto n) {
+        sixteens[n] = _mm512_slli_epi32(widened(acc[n]), 4);
         acc[n] = _mm512_setzero_si512();
-      else if constexpr (kNibbles)
-        acc[n] = _mm512_set1_epi32(correction[n]);
-      else
-        acc[n] = _mm512_slli_epi32(_mm512_set1_epi32(correction[n]), 4);  // the offset is 128, not 8
-    });
-    each<kValues / 64>([&](auto j) {
-      const __m512i raw = _mm512_load_si512(values + 64 * j);
-      if constexpr (!kNibbles && CHATLLM_VNNI) {
-        each<N>([&](auto n) { acc[n] = dot4(acc[n], raw, q + n * kGroup + 4 * j); });
-      } else {
-        const __m512i low = _mm512_and_si512(raw, low_bits);
-        const __m512i high = _mm512_and_si512(_mm512_srli_epi16(raw, 4), low_bits);
-        if constexpr (kNibbles) {
-          each<N>([&](auto n) { acc[n] = dot4(acc[n], low, q + n * kGroup + 4 * j); });
-          each<N>([&](auto n) { acc[n] = dot4(acc[n], high, q + n * kGroup + 16 + 4 * j); });
-        } else {  // a byte is sixteen times its high nibble plus its low one
-          each<N>([&](auto n) {
-            __m512i sixteens = _mm512_setzero_si512();
-            sixteens = dot4(sixteens, high, q + n * kGroup + 4 * j);
-            acc[n] = dot4(acc[n], low, q + n * kGroup + 4 * j);
-            acc[n] = _mm512_add_epi32(acc[n], _mm512_slli_epi32(sixteens, 4));
-          });
-        }
-      }
-    });
+      });
+      each<8>([&](auto j) {
+        const __m512i w = low(j);
+        each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
+      });
+      each<N>([&](auto n) { acc[n] = _mm512_add_epi32(sixteens[n], widened(acc[n])); });
+    }
     const __m512 scale = load_halves(scales);
     each<N>([&](auto n) {
       sum[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[n]), _mm512_mul_ps(scale, _mm512_set1_ps(d[n])), sum[n]);
@@ -224,11 +252,19 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
 
 inline int64_t peak_int8(int64_t iterations) {
   constexpr int kChains = 12;
-  const __m512i w = _mm512_set1_epi64(0x0F0301080C050A07);  // nibbles, as the products have them
+  __m512i w = _mm512_set1_epi64(0x0F0301080C050A07);  // nibbles, as the products have them
   const __m512i a = _mm512_set1_epi64(0x3FC17A8105E39B6D);
   __m512i acc[kChains];
   each<kChains>([&](auto i) { acc[i] = _mm512_set1_epi32(i); });  // equal ones would be computed once
-  for (int64_t n = 0; n < iterations; ++n) each<kChains>([&](auto i) { acc[i] = dot4(acc[i], w, a); });
+  for (int64_t n = 0; n < iterations; ++n)
+    each<kChains>([&](auto i) {
+#if CHATLLM_VNNI
+      acc[i] = dot4(acc[i], w, a);
+#else
+      w = in_order(w);  // not the same product again
+      acc[i] = in_order(_mm512_add_epi32(acc[i], widened(_mm512_maddubs_epi16(w, a))));
+#endif
+    });
   __m512i total = acc[0];
   each<kChains>([&](auto i) { total = _mm512_xor_si512(total, acc[i]); });
   volatile int keep = _mm512_reduce_add_epi32(total);
