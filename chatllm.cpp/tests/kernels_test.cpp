@@ -2,6 +2,7 @@
 #include "nn/kernels.h"
 
 #include <algorithm>
+#include <complex>
 #include <cstring>
 #include <map>
 
@@ -481,6 +482,25 @@ TEST(silu_times_up) {
       k->silu_mul(ends.data(), ones.data(), 16, result.data());
       for (size_t i = 0; i < 16; ++i)
         CHECK_NEAR(result[i], ends[i] > 0 ? ends[i] / (1 + std::exp(-static_cast<double>(ends[i]))) : 0.0, 1e-4);
+    }
+}
+
+TEST(rotary_positions) {
+  for (const Kernels *k : test::kernel_sets())
+    for (const int half : {1, 3, 8, 16, 20, 64}) {
+      Random random(static_cast<uint64_t>(half) + 70);
+      const size_t n = static_cast<size_t>(half);
+      const auto x = random.normals(2 * n), angles = random.normals(n, 10);
+      std::vector<float> cosines, sines, out = x;
+      for (const float angle : angles) cosines.push_back(std::cos(angle)), sines.push_back(std::sin(angle));
+      out.push_back(kUntouched);
+      k->rotate(out.data(), cosines.data(), sines.data(), half);
+      for (size_t i = 0; i < n; ++i) {
+        const std::complex<double> turned = std::complex<double>(x[i], x[n + i]) * std::complex<double>(cosines[i], sines[i]);
+        CHECK_NEAR(out[i], turned.real(), 2e-6);
+        CHECK_NEAR(out[n + i], turned.imag(), 2e-6);
+      }
+      CHECK_EQ(out[2 * n], kUntouched);
     }
 }
 

@@ -42,11 +42,7 @@ void Decoder::rotate_and_store(int64_t layer, int64_t token, int64_t kv_head) {
   const float *c = cos_.data() + token * half, *s = sin_.data() + token * half;
   auto rotate = [&](float *head, const float *norm_weight) {
     kernels.rms_norm(head, norm_weight, config_.rms_eps, dim, head);
-    for (int64_t i = 0; i < half; ++i) {
-      const float a = head[i], b = head[i + half];
-      head[i] = a * c[i] - b * s[i];
-      head[i + half] = b * c[i] + a * s[i];
-    }
+    kernels.rotate(head, c, s, half);
   };
   for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) rotate(row + h * dim, weights.q_norm);
   rotate(key, weights.k_norm);

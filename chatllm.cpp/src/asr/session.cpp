@@ -126,12 +126,27 @@ void Session::prefill(const float *pcm, int64_t samples, const RunSettings &sett
   timings_.prefill_ms = elapsed_ms(start);
 }
 
+// The token with the highest score, the first of equals, and the logarithm of its probability.
 int32_t Session::choose(const float *logits, float *logprob) {
-  const int64_t vocab = model_->config().decoder.vocab;
-  const float top = kernels_.max(logits, vocab);
-  const float *best = std::find(logits, logits + vocab, top);
-  *logprob = static_cast<float>(-std::log(kernels_.sum_exp(logits, vocab, top)));
-  return best == logits + vocab ? 0 : static_cast<int32_t>(best - logits);  // not found: the scores are NaN
+  constexpr int64_t kChunk = 8192;
+  const int64_t vocab = model_->config().decoder.vocab, chunks = (vocab + kChunk - 1) / kChunk;
+  struct Part {
+    float top;
+    double sum;  // of exp(score - top)
+  };
+  std::vector<Part> parts(static_cast<size_t>(chunks));
+  pool_.run(chunks, [&](int64_t c, int) {
+    const float *first = logits + c * kChunk;
+    const int64_t count = std::min(kChunk, vocab - c * kChunk);
+    const float top = kernels_.max(first, count);
+    parts[static_cast<size_t>(c)] = {top, kernels_.sum_exp(first, count, top)};
+  });
+  const auto best = std::max_element(parts.begin(), parts.end(), [](Part a, Part b) { return a.top < b.top; });
+  double sum = 0;
+  for (const Part &part : parts) sum += part.sum * std::exp(static_cast<double>(part.top) - best->top);
+  *logprob = static_cast<float>(-std::log(sum));
+  const float *token = std::find(logits + (best - parts.begin()) * kChunk, logits + vocab, best->top);
+  return token == logits + vocab ? 0 : static_cast<int32_t>(token - logits);  // not found: the scores are NaN
 }
 
 // Greedy search from the given scores.

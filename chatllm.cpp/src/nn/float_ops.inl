@@ -174,14 +174,22 @@ inline void key_store(const float *x, int64_t dim, int64_t position, void *keys)
   for (; i < dim; ++i) target[i * 16] = float_to_half(x[i]);
 }
 
-// C vectors of positions times H queries: per input C loads and conversions serve C H multiply-adds.
+constexpr int64_t kFetchBytes = 1024;  // that attention reads ahead
+
+// C vectors of positions times H queries: per input C loads and conversions serve C H multiply-adds. `next` is what is
+// read after these keys.
 template <int C, int H>
 inline void kv_scores_tile(const float *q, const uint16_t *keys, int64_t dim, V scale, float *scores, int64_t stride,
                            const uint16_t *next) {
+  constexpr int64_t kAheadInputs = kFetchBytes / 32;
   V sum[C * H];
   each<C * H>([&](auto i) { sum[i] = V::zero(); });
   for (int64_t i = 0; i < dim; ++i) {
-    for (int line = 0; next != nullptr && line < C * W; line += 32) prefetch(next + i * C * W + line);
+    if (next != nullptr && i % 2 == 0) {  // a line of each interleaved block
+      const int64_t at = i + kAheadInputs;
+      const uint16_t *ahead = at < dim ? keys + at * 16 : next + (at - dim) * 16;
+      for (int64_t block = 0; block < C * W / 16; ++block) prefetch(ahead + block * dim * 16);
+    }
     V key[C];
     each<C>([&](auto c) { key[c] = V::load_half(keys + (c * W / 16 * dim + i) * 16 + c * W % 16); });
     each<H>([&](auto h) {
@@ -198,12 +206,13 @@ inline void kv_scores(const float *q, int64_t heads, const void *k, int64_t coun
   const uint16_t *keys = static_cast<const uint16_t *>(k);
   const V factor = V::set(scale);
   auto positions = [&](auto vectors, int64_t p) {
-    const uint16_t *ahead = next != nullptr ? static_cast<const uint16_t *>(next) + p * dim : nullptr;
+    const uint16_t *tile = keys + p * dim;
+    const uint16_t *ahead = p + vectors * W < count ? tile + vectors * W * dim : static_cast<const uint16_t *>(next);
     int64_t h = 0;
     for (; h + 2 <= heads; h += 2, ahead = nullptr)
-      kv_scores_tile<vectors, 2>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride, ahead);
+      kv_scores_tile<vectors, 2>(q + h * dim, tile, dim, factor, scores + h * stride + p, stride, ahead);
     if (h < heads)
-      kv_scores_tile<vectors, 1>(q + h * dim, keys + p * dim, dim, factor, scores + h * stride + p, stride, ahead);
+      kv_scores_tile<vectors, 1>(q + h * dim, tile, dim, factor, scores + h * stride + p, stride, ahead);
   };
   int64_t p = 0;
   for (; p + kMany * W <= count; p += kMany * W) positions(std::integral_constant<int, kMany>{}, p);
@@ -216,8 +225,13 @@ inline void kv_accumulate_tile(const float *p, int64_t stride, const uint16_t *v
                                float *out, const uint16_t *next) {
   V sum[C * H];
   each<H>([&](auto h) { each<C>([&](auto c) { sum[h * C + c] = V::load(out + h * dim + c * W); }); });
+  const int64_t rows_ahead = kFetchBytes / (2 * dim) + 1;
   for (int64_t t = 0; t < count; ++t) {
-    for (int64_t line = 0; next != nullptr && line < dim; line += 32) prefetch(next + t * dim + line);
+    if (next != nullptr) {
+      const int64_t at = t + rows_ahead;
+      const uint16_t *ahead = at < count ? values + at * dim : next + (at - count) * dim;
+      for (int64_t line = 0; line < dim; line += 32) prefetch(ahead + line);
+    }
     V value[C];
     each<C>([&](auto c) { value[c] = V::load_half(values + t * dim + c * W); });
     each<H>([&](auto h) {
@@ -230,6 +244,7 @@ inline void kv_accumulate_tile(const float *p, int64_t stride, const uint16_t *v
 
 inline void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
                           float *out, const void *next) {
+  constexpr int kMost = W == 16 ? 8 : 4;  // vectors whose sums for two queries fit the registers
   const uint16_t *values = static_cast<const uint16_t *>(v);
   auto columns = [&](auto vectors, int64_t i) {
     const uint16_t *ahead = i == 0 ? static_cast<const uint16_t *>(next) : nullptr;
@@ -240,11 +255,26 @@ inline void kv_accumulate(const float *p, int64_t heads, int64_t stride, const v
       kv_accumulate_tile<vectors, 1>(p + h * stride, stride, values + i, count, dim, out + h * dim + i, ahead);
   };
   int64_t i = 0;
-  for (; i + 4 * W <= dim; i += 4 * W) columns(std::integral_constant<int, 4>{}, i);
+  for (; i + kMost * W <= dim; i += kMost * W) columns(std::integral_constant<int, kMost>{}, i);
   for (; i + W <= dim; i += W) columns(std::integral_constant<int, 1>{}, i);
   for (; i < dim; ++i)
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t t = 0; t < count; ++t) out[h * dim + i] += p[h * stride + t] * half_to_float(values[t * dim + i]);
+}
+
+// Rotary positions: (x[i], x[i + half]) turned by the angle with this cosine and sine.
+inline void rotate(float *x, const float *cosines, const float *sines, int64_t half) {
+  int64_t i = 0;
+  for (; i + W <= half; i += W) {
+    const V a = V::load(x + i), b = V::load(x + half + i), c = V::load(cosines + i), s = V::load(sines + i);
+    (a * c - b * s).store(x + i);
+    (b * c + a * s).store(x + half + i);
+  }
+  for (; i < half; ++i) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * cosines[i] - b * sines[i];
+    x[i + half] = b * cosines[i] + a * sines[i];
+  }
 }
 
 // A tile of R rows and C vectors of columns stays in registers: per step of k, C loads of b and R broadcasts of a serve

@@ -128,6 +128,8 @@ struct Kernels {
 
   void (*layer_norm)(const float *x, const float *weight, const float *bias, float eps, int64_t n, float *out);
   void (*rms_norm)(const float *x, const float *weight, float eps, int64_t n, float *out);
+  // Rotary positions, in place: pairs (x[i], x[i + half]) turned by angles with these cosines and sines.
+  void (*rotate)(float *x, const float *cosines, const float *sines, int64_t half);
   void (*silu_mul)(const float *gate, const float *up, int64_t n, float *out);
   void (*gelu)(float *x, int64_t n);
   void (*softmax)(float *x, int64_t n);  // in place

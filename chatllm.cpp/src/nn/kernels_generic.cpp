@@ -76,6 +76,14 @@ void rms_norm(const float *x, const float *weight, float eps, int64_t n, float *
   for (int64_t i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
 }
 
+void rotate(float *x, const float *cosines, const float *sines, int64_t half) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * cosines[i] - b * sines[i];
+    x[i + half] = b * cosines[i] + a * sines[i];
+  }
+}
+
 void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
   for (int64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
 }
@@ -165,6 +173,7 @@ constexpr Kernels generic_kernels() {
   k.sgemm = sgemm;
   k.layer_norm = layer_norm;
   k.rms_norm = rms_norm;
+  k.rotate = rotate;
   k.silu_mul = silu_mul;
   k.gelu = gelu;
   k.softmax = softmax;

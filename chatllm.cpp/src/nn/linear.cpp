@@ -18,19 +18,27 @@ int64_t divide_up(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-void normalize(const Kernels &kernels, const Norm &norm, const float *x, int64_t n, float *out) {
-  if (norm.bias != nullptr)
-    kernels.layer_norm(x, norm.weight, norm.bias, norm.eps, n, out);
-  else
-    kernels.rms_norm(x, norm.weight, norm.eps, n, out);
-}
-
 // In place: gelu(values), or silu(values) up.
 void activate(const Kernels &kernels, Activation activation, float *values, const float *up, int64_t n) {
   if (activation == Activation::SwiGlu)
     kernels.silu_mul(values, up, n, values);
   else
     kernels.gelu(values, n);
+}
+
+// What a product reads of a token: n values.
+void prepare(const Kernels &kernels, const Input &in, int64_t token, int64_t n, float *out) {
+  const float *x = in.x + in.grid.at(token);
+  if (in.activation == Activation::SwiGlu) {
+    kernels.silu_mul(x, x + n, n, out);
+  } else if (in.activation == Activation::Gelu) {
+    std::copy_n(x, n, out);
+    kernels.gelu(out, n);
+  } else if (in.norm.bias != nullptr) {
+    kernels.layer_norm(x, in.norm.weight, in.norm.bias, in.norm.eps, n, out);
+  } else {
+    kernels.rms_norm(x, in.norm.weight, in.norm.eps, n, out);
+  }
 }
 
 Epilogue epilogue_of(const Linear::Part &part, const Output &out) {
@@ -41,7 +49,7 @@ Epilogue epilogue_of(const Linear::Part &part, const Output &out) {
 // that no thread waits long for another at the end.
 int64_t single_chunk(const Linear &linear) {
   constexpr size_t kBytes = size_t{24} << 10;
-  return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(linear.parts[0].matrix)) / 2 * 2, 2);
+  return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(linear.parts[0].matrix)), 1);
 }
 
 // The first part of a feed-forward layer makes the hidden values or their gates; the second, if any, what is gated.
@@ -92,10 +100,9 @@ void Products::pack(Packed &packed, int64_t tile, const Linear &linear, const In
   const float *x = in.x;
   Grid grid = in.grid;
   const int64_t cols = linear.cols;
-  if (in.norm.weight != nullptr) {
+  if (in.changes()) {
     float *rows = local.scratch.data();
-    for (int64_t i = 0; i < count; ++i)
-      normalize(kernels_, in.norm, in.x + in.grid.at(first + i), cols, rows + i * cols);
+    for (int64_t i = 0; i < count; ++i) prepare(kernels_, in, first + i, cols, rows + i * cols);
     x = rows, grid = Grid::rows(cols), first = 0;
   }
   const int n = static_cast<int>(count);
@@ -111,7 +118,7 @@ void Products::pack_all(const Linear &linear, const Input &in, int64_t first, in
   const int tile = tile_tokens(wide);
   const int64_t tiles = divide_up(tokens, tile);
   reserve(packed_, linear, linear.cols, tiles, wide);
-  if (in.norm.weight != nullptr)
+  if (in.changes())
     for (Local &local : local_) local.scratch.reserve(static_cast<size_t>(linear.cols * tile));
   pool_.run(tiles, [&](int64_t t, int thread) {
     pack(packed_, t, linear, in, first + t * tile, std::min<int64_t>(tile, tokens - t * tile), wide,
@@ -136,13 +143,13 @@ void Products::run(const Linear &linear, const Input &in, int64_t tokens, const 
 
 void Products::feed_forward(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
                             int64_t tokens, const Output &out) {
-  if (kernels_.tile_tokens == 0) return feed_forward_rows(expand, activation, contract, in, tokens, out);
   const bool wide = is_wide(tokens);
-  const int64_t hidden = hidden_size(expand);
-  if (!wide && tokens <= kernels_.tile_tokens) {
-    expand_single(expand, activation, in, tokens);
-    return run_single(contract, Input(hidden_rows_.data(), hidden), tokens, out);
+  if (kernels_.tile_tokens == 0 || (!wide && tokens <= kernels_.tile_tokens)) {
+    float *rows = hidden_rows_.reserve(static_cast<size_t>(tokens * expand.rows));
+    run(expand, in, tokens, Output(rows, expand.rows));
+    return run(contract, Input(rows, expand.rows, activation), tokens, out);
   }
+  const int64_t hidden = hidden_size(expand);
   const int64_t block =
       block_tokens(std::max(hidden, expand.cols), tokens, wide,
                    is_int8(expand.parts[0].matrix.layout) && is_int8(contract.parts[0].matrix.layout));
@@ -164,11 +171,9 @@ void Products::feed_forward(const Linear &expand, Activation activation, const L
 
 void Products::run_rows(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
   Input source = in;
-  if (in.norm.weight != nullptr) {
+  if (in.changes()) {
     float *rows = rows_.reserve(static_cast<size_t>(tokens * linear.cols));
-    pool_.run(tokens, [&](int64_t t, int) {
-      normalize(kernels_, in.norm, in.x + in.grid.at(t), linear.cols, rows + t * linear.cols);
-    });
+    pool_.run(tokens, [&](int64_t t, int) { prepare(kernels_, in, t, linear.cols, rows + t * linear.cols); });
     source = Input(rows, linear.cols);
   }
   for (Local &local : local_) local.scratch.reserve(static_cast<size_t>(linear.cols));
@@ -180,17 +185,6 @@ void Products::run_rows(const Linear &linear, const Input &in, int64_t tokens, c
                              epilogue_of(part, out), local_[static_cast<size_t>(thread)].scratch.data());
     });
   }
-}
-
-void Products::feed_forward_rows(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
-                                 int64_t tokens, const Output &out) {
-  float *values = hidden_rows_.reserve(static_cast<size_t>(tokens * expand.rows));
-  run_rows(expand, in, tokens, Output(values, expand.rows));
-  pool_.run(tokens, [&](int64_t t, int) {
-    float *row = values + t * expand.rows;
-    activate(kernels_, activation, row, row + hidden_size(expand), hidden_size(expand));
-  });
-  run_rows(contract, Input(values, expand.rows), tokens, out);
 }
 
 // ---- a single tile: decoding ----
@@ -229,36 +223,6 @@ void Products::run_single(const Linear &linear, const Input &in, int64_t tokens,
     const Packed &packed = local_tile(local_[static_cast<size_t>(thread)], linear, in, tokens);
     kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, 0), static_cast<int>(tokens), begin, end,
                       out.x + part.offset, offsets, epilogue_of(part, out));
-  });
-}
-
-// hidden_rows_[tokens][hidden] = activation(expand(x)).
-void Products::expand_single(const Linear &expand, Activation activation, const Input &in, int64_t tokens) {
-  ++product_;
-  const int64_t hidden = hidden_size(expand), panels = expand.parts[0].matrix.panels();
-  const int64_t chunk = single_chunk(expand), width = chunk * kPanel;
-  for (Local &local : local_) {
-    reserve(local.packed, expand, expand.cols, 1, false);
-    local.scratch.reserve(static_cast<size_t>(std::max(expand.cols, 2 * width) * tokens));
-  }
-  float *rows = hidden_rows_.reserve(static_cast<size_t>(tokens * hidden));
-  int64_t offsets[kMostTileTokens];
-  for (int64_t i = 0; i < tokens; ++i) offsets[i] = i * width;
-  pool_.run(divide_up(panels, chunk), [&](int64_t task, int thread) {
-    Local &local = local_[static_cast<size_t>(thread)];
-    const Packed &packed = local_tile(local, expand, in, tokens);
-    float *values = local.scratch.data(), *up = values + tokens * width;
-    const int64_t panel = task * chunk, row = panel * kPanel, count = std::min(width, hidden - row);
-    for (const auto &part : expand.parts) {
-      // The kernel writes where the rows stand in the whole matrix.
-      float *target = (&part == expand.parts.data() ? values : up) - row;
-      kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, 0), static_cast<int>(tokens), panel,
-                        std::min(panel + chunk, panels), target, offsets, {part.bias});
-    }
-    for (int64_t t = 0; t < tokens; ++t) {
-      activate(kernels_, activation, values + t * width, up + t * width, count);
-      std::copy_n(values + t * width, count, rows + t * hidden + row);
-    }
   });
 }
 

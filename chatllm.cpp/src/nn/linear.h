@@ -22,21 +22,25 @@ struct Linear {
 
 enum class Activation { None, Gelu, SwiGlu };
 
-// A normalization of each token on its way into a product; without a weight there is none, without a bias it is
-// RMSNorm.
+// A normalization of each token; without a weight there is none, without a bias it is RMSNorm.
 struct Norm {
   const float *weight = nullptr, *bias = nullptr;
   float eps = 0;
 };
 
-// Tokens that a product reads.
+// Tokens that a product reads, and what is done to each on its way: a norm, or the activation of a feed-forward layer
+// (SwiGlu reads the gates and, after them, as many values that they gate).
 struct Input {
   const float *x;
   Grid grid;
   Norm norm = {};
+  Activation activation = Activation::None;
 
   Input(const float *data, const Grid &where) : x(data), grid(where) {}
   Input(const float *data, int64_t stride, const Norm &n = {}) : x(data), grid(Grid::rows(stride)), norm(n) {}
+  Input(const float *data, int64_t stride, Activation a) : x(data), grid(Grid::rows(stride)), activation(a) {}
+
+  bool changes() const { return norm.weight != nullptr || activation != Activation::None; }
 };
 
 // Where a product's results go.
@@ -104,10 +108,7 @@ class Products {
   void pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, bool wide);
 
   void run_rows(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
-  void feed_forward_rows(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
-                         int64_t tokens, const Output &out);
   void run_single(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
-  void expand_single(const Linear &expand, Activation activation, const Input &in, int64_t tokens);
   void multiply_tiles(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);
   void expand_tiles(const Linear &expand, Activation activation, const Linear &contract, int64_t tokens);
   void multiply_wide(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);

@@ -48,6 +48,7 @@ constexpr Kernels vector_kernels(const char *name) {
   k.sgemm = sgemm;
   k.layer_norm = layer_norm;
   k.rms_norm = rms_norm;
+  k.rotate = rotate;
   k.silu_mul = silu_mul;
   k.gelu = gelu;
   k.softmax = softmax;
