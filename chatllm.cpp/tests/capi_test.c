@@ -42,6 +42,7 @@ struct seen {
   int destroy_at_end; /* destroy the object in the completion event */
   int polled;         /* another thread starts the next call as soon as one has ended */
   int calls_inside;   /* try calls on the busy object from the callback */
+  int hold;           /* chat chunks wait until it is 0 again */
 };
 
 static void seen_init(struct seen *s) {
@@ -79,6 +80,7 @@ static void on_print(void *user_data, int type, const char *text) {
       ++s->other;
   }
   const int chunks = s->chunks;
+  while (type == PRINT_CHAT_CHUNK && s->hold) pthread_cond_wait(&s->changed, &s->mutex);
   pthread_mutex_unlock(&s->mutex);
 
   if (type == PRINT_CHAT_CHUNK && s->abort_at > 0 && chunks >= s->abort_at) chatllm_abort_generation(s->obj);
@@ -403,10 +405,15 @@ static void test_abort(void) {
   CHECK(finish_of(obj) == CHATLLM_ASR_FINISH_ABORT);
   s.abort_at = 0;
 
-  /* Right after an asynchronous start. */
+  /* Right after an asynchronous start: before the second piece of text at the latest, however busy the machine is. */
   for (int i = 0; i < 20; ++i) {
+    s.hold = 1;
     CHECK(chatllm_async_user_input(obj, text) == 0);
     chatllm_abort_generation(obj);
+    pthread_mutex_lock(&s.mutex);
+    s.hold = 0;
+    pthread_cond_broadcast(&s.changed);
+    pthread_mutex_unlock(&s.mutex);
     wait_completed(&s, i + 1);
     CHECK(chatllm_get_async_result_int(obj) == 0);
     CHECK(finish_of(obj) == CHATLLM_ASR_FINISH_ABORT);
