@@ -44,16 +44,12 @@ void log10_all(float *x, int n) {
 
 }  // namespace
 
-LogMel::LogMel(int bins, int n_fft, int hop) : bins_(bins), n_fft_(n_fft), hop_(hop), freqs_(n_fft / 2 + 1) {
-  for (int i = 0; i < n_fft; ++i) {
-    window_.push_back(static_cast<float>(0.5 - 0.5 * std::cos(2 * kPi * i / n_fft)));
-    cos_.push_back(static_cast<float>(std::cos(2 * kPi * i / n_fft)));
-    sin_.push_back(static_cast<float>(-std::sin(2 * kPi * i / n_fft)));
+LogMel::LogMel(int bins) : bins_(bins) {
+  for (int i = 0; i < kWindow; ++i) {
+    window_.push_back(static_cast<float>(0.5 - 0.5 * std::cos(2 * kPi * i / kWindow)));
+    cos_.push_back(static_cast<float>(std::cos(2 * kPi * i / kWindow)));
+    sin_.push_back(static_cast<float>(-std::sin(2 * kPi * i / kWindow)));
   }
-  int rest = n_fft;
-  for (int factor : {4, 5, 3, 2})
-    for (; rest % factor == 0; rest /= factor) factors_.push_back(factor);
-  if (rest > 1) factors_.push_back(rest);
 
   // Triangles between neighbouring points of the mel scale, each with an area of one (Slaney's normalization).
   std::vector<double> point;
@@ -62,8 +58,8 @@ LogMel::LogMel(int bins, int n_fft, int hop) : bins_(bins), n_fft_(n_fft), hop_(
   for (int m = 0; m < bins; ++m) {
     Filter filter{-1, {}};
     const double norm = 2 / (point[m + 2] - point[m]);
-    for (int k = 0; k < freqs_; ++k) {
-      const double f = static_cast<double>(kSampleRate) / 2 * k / (freqs_ - 1);
+    for (int k = 0; k < kFreqs; ++k) {
+      const double f = static_cast<double>(kSampleRate) / 2 * k / (kFreqs - 1);
       const double up = (f - point[m]) / (point[m + 1] - point[m]),
                    down = (point[m + 2] - f) / (point[m + 2] - point[m + 1]);
       const double weight = std::max(0.0, std::min(up, down)) * norm;
@@ -75,115 +71,94 @@ LogMel::LogMel(int bins, int n_fft, int hop) : bins_(bins), n_fft_(n_fft), hop_(
   }
 }
 
-// One butterfly of a decimation in time: `factor` values, each times its power of exp(-2 pi i k / (done factor)), and
-// their discrete Fourier transform.
-void LogMel::butterfly(int factor, int done, int groups, int k, int g, const float *re, const float *im, float *to_re,
-                       float *to_im) const {
-  constexpr int kMost = 5;
-  const size_t from = static_cast<size_t>(g * done + k) * kLanes, step = static_cast<size_t>(groups * done) * kLanes;
-  const size_t to = static_cast<size_t>(g * factor * done + k) * kLanes, to_step = static_cast<size_t>(done) * kLanes;
-  auto turn = [&](int64_t quarter) { return static_cast<size_t>(quarter % (done * factor) * groups); };
-  if (factor > kMost) {  // a prime: by the definition
-    for (int q = 0; q < factor; ++q) {
-      float sum_re[kLanes] = {}, sum_im[kLanes] = {};
-      for (int p = 0; p < factor; ++p) {
-        const size_t t = turn(static_cast<int64_t>(p) * (k + q * done));
-        const float *a = re + from + static_cast<size_t>(p) * step, *b = im + from + static_cast<size_t>(p) * step;
+// One pass of a mixed-radix Stockham transform, decimation in time: kFactor transforms of length kDone become one.
+// `from` and `to` hold kWindow real parts, then as many imaginary ones, all lanes in step.
+template <int kFactor, int kDone>
+void LogMel::pass(const float *from, float *to) const {
+  constexpr int kGroups = kWindow / (kDone * kFactor), kStep = kGroups * kDone, kPairs = (kFactor - 1) / 2;
+  for (int k = 0; k < kDone; ++k)
+    for (int g = 0; g < kGroups; ++g) {
+      const float *re = from + (g * kDone + k) * kLanes, *im = re + kWindow * kLanes;
+      float *to_re = to + (g * kFactor * kDone + k) * kLanes, *to_im = to_re + kWindow * kLanes;
+      auto store = [&](int q, int l, float x, float y) {
+        to_re[q * kDone * kLanes + l] = x;
+        to_im[q * kDone * kLanes + l] = y;
+      };
+      // kFactor values, each times its power of exp(-2 pi i k / (kDone kFactor)).
+      float a[kFactor][kLanes], b[kFactor][kLanes];
+      for (int p = 0; p < kFactor; ++p) {
+        const size_t turn = static_cast<size_t>(p * k * kGroups);
+        const float c = cos_[turn], s = sin_[turn], *x = re + p * kStep * kLanes, *y = im + p * kStep * kLanes;
         for (int l = 0; l < kLanes; ++l) {
-          sum_re[l] += a[l] * cos_[t] - b[l] * sin_[t];
-          sum_im[l] += a[l] * sin_[t] + b[l] * cos_[t];
+          a[p][l] = x[l] * c - y[l] * s;
+          b[p][l] = x[l] * s + y[l] * c;
         }
       }
-      std::copy_n(sum_re, kLanes, to_re + to + static_cast<size_t>(q) * to_step);
-      std::copy_n(sum_im, kLanes, to_im + to + static_cast<size_t>(q) * to_step);
-    }
-    return;
-  }
-  float a[kMost][kLanes], b[kMost][kLanes];
-  for (int p = 0; p < factor; ++p) {
-    const size_t t = turn(static_cast<int64_t>(p) * k);
-    const float c = cos_[t], s = sin_[t];
-    const float *x = re + from + static_cast<size_t>(p) * step, *y = im + from + static_cast<size_t>(p) * step;
-    for (int l = 0; l < kLanes; ++l) {
-      a[p][l] = x[l] * c - y[l] * s;
-      b[p][l] = x[l] * s + y[l] * c;
-    }
-  }
-  auto store = [&](int q, int l, float x, float y) {
-    to_re[to + static_cast<size_t>(q) * to_step + static_cast<size_t>(l)] = x;
-    to_im[to + static_cast<size_t>(q) * to_step + static_cast<size_t>(l)] = y;
-  };
-  if (factor == 4) {
-    for (int l = 0; l < kLanes; ++l) {
-      const float sum_re = a[0][l] + a[2][l], sum_im = b[0][l] + b[2][l];
-      const float difference_re = a[0][l] - a[2][l], difference_im = b[0][l] - b[2][l];
-      const float odd_re = a[1][l] + a[3][l], odd_im = b[1][l] + b[3][l];
-      const float turned_re = b[1][l] - b[3][l], turned_im = a[3][l] - a[1][l];  // -i (x1 - x3)
-      store(0, l, sum_re + odd_re, sum_im + odd_im);
-      store(1, l, difference_re + turned_re, difference_im + turned_im);
-      store(2, l, sum_re - odd_re, sum_im - odd_im);
-      store(3, l, difference_re - turned_re, difference_im - turned_im);
-    }
-    return;
-  }
-  // Values p and factor - p together: the cosines meet their sum, the sines their difference.
-  const int pairs = (factor - 1) / 2;
-  for (int q = 0; q <= factor / 2; ++q)
-    for (int l = 0; l < kLanes; ++l) {
-      float even_re = a[0][l], even_im = b[0][l], odd_re = 0, odd_im = 0;
-      for (int p = 1; p <= pairs; ++p) {
-        const size_t t = turn(static_cast<int64_t>(p * q) * done);
-        const float c = cos_[t], s = sin_[t];
-        even_re += c * (a[p][l] + a[factor - p][l]);
-        even_im += c * (b[p][l] + b[factor - p][l]);
-        odd_re -= s * (b[p][l] - b[factor - p][l]);
-        odd_im += s * (a[p][l] - a[factor - p][l]);
+      // Their discrete Fourier transform.
+      if constexpr (kFactor == 4) {
+        for (int l = 0; l < kLanes; ++l) {
+          const float sum_re = a[0][l] + a[2][l], sum_im = b[0][l] + b[2][l];
+          const float difference_re = a[0][l] - a[2][l], difference_im = b[0][l] - b[2][l];
+          const float odd_re = a[1][l] + a[3][l], odd_im = b[1][l] + b[3][l];
+          const float turned_re = b[1][l] - b[3][l], turned_im = a[3][l] - a[1][l];  // -i (x1 - x3)
+          store(0, l, sum_re + odd_re, sum_im + odd_im);
+          store(1, l, difference_re + turned_re, difference_im + turned_im);
+          store(2, l, sum_re - odd_re, sum_im - odd_im);
+          store(3, l, difference_re - turned_re, difference_im - turned_im);
+        }
+      } else {  // values p and kFactor - p together: the cosines meet their sum, the sines their difference
+        static_assert(kFactor % 2 == 1, "every value but the first has a partner");
+        for (int q = 0; q <= kPairs; ++q) {
+          float even_re[kLanes], even_im[kLanes], odd_re[kLanes] = {}, odd_im[kLanes] = {};
+          for (int l = 0; l < kLanes; ++l) even_re[l] = a[0][l], even_im[l] = b[0][l];
+          for (int p = 1; p <= kPairs; ++p) {
+            const size_t turn = static_cast<size_t>(p * q % kFactor * (kWindow / kFactor));
+            const float c = cos_[turn], s = sin_[turn];
+            for (int l = 0; l < kLanes; ++l) {
+              even_re[l] += c * (a[p][l] + a[kFactor - p][l]);
+              even_im[l] += c * (b[p][l] + b[kFactor - p][l]);
+              odd_re[l] -= s * (b[p][l] - b[kFactor - p][l]);
+              odd_im[l] += s * (a[p][l] - a[kFactor - p][l]);
+            }
+          }
+          for (int l = 0; l < kLanes; ++l) store(q, l, even_re[l] + odd_re[l], even_im[l] + odd_im[l]);
+          if (q == 0) continue;
+          for (int l = 0; l < kLanes; ++l) store(kFactor - q, l, even_re[l] - odd_re[l], even_im[l] - odd_im[l]);
+        }
       }
-      if (factor == 2) even_re += q == 0 ? a[1][l] : -a[1][l], even_im += q == 0 ? b[1][l] : -b[1][l];
-      store(q, l, even_re + odd_re, even_im + odd_im);
-      if (q > 0 && q != factor - q) store(factor - q, l, even_re - odd_re, even_im - odd_im);
     }
 }
 
-// Power spectra of up to 2 * kLanes frames: power[freqs][2 kLanes]. Lane l transforms frame l as the real part and
-// frame l + kLanes as the imaginary part; their spectra separate by symmetry. Mixed-radix Stockham, all lanes in step.
+// Power spectra of up to 2 * kLanes frames: power[kFreqs][2 kLanes]. Lane l transforms frame l as the real part and
+// frame l + kLanes as the imaginary part; their spectra separate by symmetry. `work` holds 4 kWindow kLanes floats.
 void LogMel::spectrum(const float *pcm, int64_t samples, int64_t first, int64_t frames, float *work,
                       float *power) const {
-  const int n = n_fft_;
-  const size_t plane = static_cast<size_t>(n) * kLanes;
-  float *re = work, *im = re + plane, *re2 = im + plane, *im2 = re2 + plane;
-  for (int half = 0; half < 2; ++half)
-    for (int l = 0; l < kLanes; ++l) {
-      float *lane = (half ? im : re) + l;
-      const int64_t frame = first + half * kLanes + l;
-      const int64_t start = frame * hop_ - n / 2;
-      for (int i = 0; i < n; ++i) {
-        int64_t at = start + i;
-        if (frame >= first + frames) {
-          lane[i * kLanes] = 0;
-          continue;
-        }
-        // Reflection without repeating the border; more than once when the clip is shorter than half a window.
-        if (at < 0 || at >= samples) {
-          const int64_t period = std::max<int64_t>(2 * (samples - 1), 1);
-          at = (at % period + period) % period;
-          if (at >= samples) at = period - at;
-        }
-        lane[i * kLanes] = pcm[at] * window_[static_cast<size_t>(i)];
+  float *other = work + 2 * kWindow * kLanes;
+  for (int lane = 0; lane < 2 * kLanes; ++lane) {
+    float *out = work + lane / kLanes * kWindow * kLanes + lane % kLanes;
+    const int64_t start = (first + lane) * kHop - kWindow / 2;
+    if (lane >= frames) {
+      for (int i = 0; i < kWindow; ++i) out[i * kLanes] = 0;
+    } else if (start >= 0 && start + kWindow <= samples) {
+      for (int i = 0; i < kWindow; ++i) out[i * kLanes] = pcm[start + i] * window_[static_cast<size_t>(i)];
+    } else {
+      // Reflection without repeating the border; more than once when the clip is shorter than half a window.
+      const int64_t period = std::max<int64_t>(2 * (samples - 1), 1);
+      for (int i = 0; i < kWindow; ++i) {
+        int64_t at = ((start + i) % period + period) % period;
+        if (at >= samples) at = period - at;
+        out[i * kLanes] = pcm[at] * window_[static_cast<size_t>(i)];
       }
     }
-  int done = 1;  // length of the transforms so far
-  for (const int factor : factors_) {
-    const int groups = n / (done * factor);
-    for (int k = 0; k < done; ++k)
-      for (int g = 0; g < groups; ++g) butterfly(factor, done, groups, k, g, re, im, re2, im2);
-    std::swap(re, re2);
-    std::swap(im, im2);
-    done *= factor;
   }
-  for (int k = 0; k < freqs_; ++k) {
-    const size_t mirror = static_cast<size_t>((n - k) % n) * kLanes, here = static_cast<size_t>(k) * kLanes;
-    float *out = power + static_cast<size_t>(k) * 2 * kLanes;
+  pass<4, 1>(work, other);
+  pass<4, 4>(other, work);
+  pass<5, 16>(work, other);
+  pass<5, 80>(other, work);
+  const float *re = work, *im = work + kWindow * kLanes;
+  for (int k = 0; k < kFreqs; ++k) {
+    const int mirror = (kWindow - k) % kWindow * kLanes, here = k * kLanes;
+    float *out = power + k * 2 * kLanes;
     for (int l = 0; l < kLanes; ++l) {
       const float a = re[here + l], b = im[here + l], c = re[mirror + l], d = im[mirror + l];
       out[l] = 0.25f * ((a + c) * (a + c) + (b - d) * (b - d));
@@ -195,7 +170,7 @@ void LogMel::spectrum(const float *pcm, int64_t samples, int64_t first, int64_t 
 void LogMel::compute(const float *pcm, int64_t samples, float *out, ThreadPool &pool) const {
   constexpr int kBatch = 2 * kLanes;
   const int64_t count = frames(samples), batches = (count + kBatch - 1) / kBatch;
-  const size_t work = static_cast<size_t>(n_fft_) * kLanes * 4, power = static_cast<size_t>(freqs_) * kBatch;
+  constexpr size_t work = kWindow * kLanes * 4, power = kFreqs * kBatch;
   Buffer<float> scratch((work + power) * static_cast<size_t>(pool.size()));
   std::vector<float> top(static_cast<size_t>(pool.size()), -10.0f);
   pool.run(batches, [&](int64_t batch, int thread) {
