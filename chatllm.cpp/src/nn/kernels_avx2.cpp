@@ -252,7 +252,7 @@ inline int64_t peak_int8(int64_t iterations) {
   return iterations * kChains * 32 * 2;
 }
 
-constexpr bool kFastBytes = false;
+constexpr bool kFastBytes = true;
 #include "nn/multiply.inl"
 
 }  // namespace
