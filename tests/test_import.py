@@ -51,6 +51,7 @@ def test_the_kernels_are_those_that_the_operating_system_says_the_cpu_can_run() 
     needs = {
         "amx": {"amx_tile", "amx_bf16", "avx512_bf16", "avx512_vnni"},
         "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"},
+        "avxvnni": {"avx2", "fma", "f16c", "avx_vnni"},
         "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
         "avx2": {"avx2", "fma", "f16c"},
         "generic": set(),

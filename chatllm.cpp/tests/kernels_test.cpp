@@ -496,7 +496,8 @@ TEST(rotary_positions) {
       out.push_back(kUntouched);
       k->rotate(out.data(), cosines.data(), sines.data(), half);
       for (size_t i = 0; i < n; ++i) {
-        const std::complex<double> turned = std::complex<double>(x[i], x[n + i]) * std::complex<double>(cosines[i], sines[i]);
+        const std::complex<double> turned =
+            std::complex<double>(x[i], x[n + i]) * std::complex<double>(cosines[i], sines[i]);
         CHECK_NEAR(out[i], turned.real(), 2e-6);
         CHECK_NEAR(out[n + i], turned.imag(), 2e-6);
       }

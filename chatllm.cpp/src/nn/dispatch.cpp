@@ -18,9 +18,7 @@
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
-// The compilers and systems for which kernels_amx.cpp is built.
-#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
-#define CHATLLM_AMX 1
+#if CHATLLM_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -64,7 +62,7 @@ bool has(uint32_t bits, std::initializer_list<int> wanted) {
 }
 
 struct CpuFeatures {
-  bool avx2 = false, avx512 = false, avx512_vnni = false, amx_bf16 = false;
+  bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, amx_bf16 = false;
 };
 
 // What the CPU has, and the operating system saves when it switches threads.
@@ -75,6 +73,7 @@ CpuFeatures cpu_features() {
   if (!has(basic.c, {27})) return f;  // OSXSAVE, without which there is nothing to ask
   const uint32_t saved = saved_state();
   f.avx2 = has(saved, {1, 2}) && has(basic.c, {12, 28, 29}) && has(extended.b, {5});  // FMA, AVX, F16C; AVX2
+  f.avx_vnni = f.avx2 && has(cpuid(7, 1).a, {4});
 #if defined(__APPLE__)
   const bool wide = true;  // macOS begins to save these registers when a thread first uses them
 #else
@@ -89,7 +88,7 @@ CpuFeatures cpu_features() {
 
 #endif
 
-#if defined(CHATLLM_AMX)
+#if CHATLLM_AMX
 // The system's leave to use the tiles' registers; asked for once, it lasts for the process.
 bool tiles_allowed() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
@@ -101,10 +100,13 @@ std::vector<const Kernels *> usable_sets() {
   std::vector<const Kernels *> sets;
 #if defined(__x86_64__) || defined(_M_X64)
   const CpuFeatures cpu = cpu_features();
-#if defined(CHATLLM_AMX)
+#if CHATLLM_AMX
   if (cpu.amx_bf16 && tiles_allowed()) sets.push_back(&kAmxKernels);
 #endif
   if (cpu.avx512_vnni) sets.push_back(&kAvx512VnniKernels);
+#if CHATLLM_AVX_VNNI
+  if (cpu.avx_vnni) sets.push_back(&kAvxVnniKernels);
+#endif
   if (cpu.avx512) sets.push_back(&kAvx512Kernels);
   if (cpu.avx2) sets.push_back(&kAvx2Kernels);
 #elif defined(__aarch64__)

@@ -211,8 +211,7 @@ inline void kv_scores(const float *q, int64_t heads, const void *k, int64_t coun
     int64_t h = 0;
     for (; h + 2 <= heads; h += 2, ahead = nullptr)
       kv_scores_tile<vectors, 2>(q + h * dim, tile, dim, factor, scores + h * stride + p, stride, ahead);
-    if (h < heads)
-      kv_scores_tile<vectors, 1>(q + h * dim, tile, dim, factor, scores + h * stride + p, stride, ahead);
+    if (h < heads) kv_scores_tile<vectors, 1>(q + h * dim, tile, dim, factor, scores + h * stride + p, stride, ahead);
   };
   int64_t p = 0;
   for (; p + kMany * W <= count; p += kMany * W) positions(std::integral_constant<int, kMany>{}, p);

@@ -168,8 +168,20 @@ inline void prefetch(const void *p) {
 }
 
 extern const Kernels kGenericKernels;
+// Sets that not every compiler and system can have.
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
+#define CHATLLM_AMX 1
+#else
+#define CHATLLM_AMX 0
+#endif
+#if (defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)) || (defined(_M_X64) && _MSC_VER >= 1929)
+#define CHATLLM_AVX_VNNI 1
+#else
+#define CHATLLM_AVX_VNNI 0
+#endif
+
 #if defined(__x86_64__) || defined(_M_X64)
-extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels, kAmxKernels;
+extern const Kernels kAvx2Kernels, kAvxVnniKernels, kAvx512Kernels, kAvx512VnniKernels, kAmxKernels;
 #elif defined(__aarch64__)
 extern const Kernels kNeonKernels, kNeonDotKernels;
 #endif

@@ -2,15 +2,15 @@
 // VNNI. Weights are unpacked to bfloat16 a pair of panels at a time, once for all tokens; sums are float32. A product
 // of 32 tokens and 32 rows holds four tiles of sums; each step of 32 inputs loads two tiles of tokens and two of
 // weights for four products.
-#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
+#include "nn/kernels.h"
+
+#if CHATLLM_AMX
 
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-
-#include "nn/kernels.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(                                                                                 \
