@@ -120,75 +120,80 @@ inline __m512 load_halves(const uint8_t *p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
 
-// One panel of int8 products for N tokens. Per group of 32 inputs and token: 8 dot products (256 bytes of nibbles or
-// 512 of bytes shared by the N tokens), one conversion, one product of scales, one multiply-add. N integer and N float
-// accumulators.
-template <int N, Layout kLayout>
-inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
+// P panels of int8 products for N tokens. Per group of 32 inputs, panel and token: 8 dot products (256 bytes of nibbles
+// or 512 of bytes shared by the N tokens), one conversion, one product of scales, one multiply-add. N integer and P N
+// float accumulators.
+template <int N, int P, Layout kLayout>
+inline void int8_panels(const uint8_t *panels, size_t stride, int64_t groups, const uint8_t *tile,
+                        float (*out)[kPanel]) {
   constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
   constexpr int64_t kValues = kNibbles ? 256 : 512, kScales = kMinimum ? 64 : 32;
   const __m512i low_bits = _mm512_set1_epi8(15);
-  __m512 sum[N];
-  each<N>([&](auto n) { sum[n] = _mm512_setzero_ps(); });
+  __m512 sum[P * N];
+  each<P * N>([&](auto i) { sum[i] = _mm512_setzero_ps(); });
   for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
-    const uint8_t *pair = panel + (g >> 1) * 2 * (kValues + kScales);
-    const uint8_t *values = pair + (g & 1) * kValues;
-    const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32;
-    if constexpr (N <= 2) {  // little work per byte: fetch ahead across pages, where the hardware stops
-      each<kValues / 64>(
-          [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
-    }
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
     const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
     const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
-    __m512i acc[N];
-    each<N>([&](auto n) {
-      acc[n] = kMinimum ? _mm512_setzero_si512() : _mm512_set1_epi32(correction[n]);
-      if constexpr (!kNibbles && CHATLLM_VNNI) acc[n] = _mm512_slli_epi32(acc[n], 4);  // the offset is 128, not 8
-    });
-    auto low = [&](int j) { return _mm512_and_si512(_mm512_load_si512(values + 64 * j), low_bits); };
-    auto high = [&](int j) {
-      return _mm512_and_si512(_mm512_srli_epi16(_mm512_load_si512(values + 64 * j), 4), low_bits);
-    };
-    if constexpr (kNibbles) {
-      each<4>([&](auto j) {
-        const __m512i first = low(j), second = high(j);
-        each<N>([&](auto n) { acc[n] = dot4(acc[n], first, q + n * kGroup + 4 * j); });
-        each<N>([&](auto n) { acc[n] = dot4(acc[n], second, q + n * kGroup + 16 + 4 * j); });
-      });
-      each<N>([&](auto n) { acc[n] = widened(acc[n]); });
-    } else if constexpr (CHATLLM_VNNI) {
-      each<8>([&](auto j) {
-        const __m512i w = _mm512_load_si512(values + 64 * j);
-        each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
-      });
-    } else {  // a byte is sixteen times its high nibble, whose offset is 8 too, plus its low one
-      __m512i sixteens[N];
-      each<8>([&](auto j) {
-        const __m512i w = high(j);
-        each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
-      });
+    each<P>([&](auto p) {
+      const uint8_t *pair = panels + p * stride + (g >> 1) * 2 * (kValues + kScales);
+      const uint8_t *values = pair + (g & 1) * kValues;
+      const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32;
+      if constexpr (N <= 2) {  // little work per byte: fetch ahead across pages, where the hardware stops
+        each<kValues / 64>(
+            [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
+      }
+      __m512i acc[N];
       each<N>([&](auto n) {
-        sixteens[n] = _mm512_slli_epi32(widened(acc[n]), 4);
-        acc[n] = _mm512_setzero_si512();
+        acc[n] = kMinimum ? _mm512_setzero_si512() : _mm512_set1_epi32(correction[n]);
+        if constexpr (!kNibbles && CHATLLM_VNNI) acc[n] = _mm512_slli_epi32(acc[n], 4);  // the offset is 128, not 8
       });
-      each<8>([&](auto j) {
-        const __m512i w = low(j);
-        each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
+      auto low = [&](int j) { return _mm512_and_si512(_mm512_load_si512(values + 64 * j), low_bits); };
+      auto high = [&](int j) {
+        return _mm512_and_si512(_mm512_srli_epi16(_mm512_load_si512(values + 64 * j), 4), low_bits);
+      };
+      if constexpr (kNibbles) {
+        each<4>([&](auto j) {
+          const __m512i first = low(j), second = high(j);
+          each<N>([&](auto n) { acc[n] = dot4(acc[n], first, q + n * kGroup + 4 * j); });
+          each<N>([&](auto n) { acc[n] = dot4(acc[n], second, q + n * kGroup + 16 + 4 * j); });
+        });
+        each<N>([&](auto n) { acc[n] = widened(acc[n]); });
+      } else if constexpr (CHATLLM_VNNI) {
+        each<8>([&](auto j) {
+          const __m512i w = _mm512_load_si512(values + 64 * j);
+          each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
+        });
+      } else {  // a byte is sixteen times its high nibble, whose offset is 8 too, plus its low one
+        __m512i sixteens[N];
+        each<8>([&](auto j) {
+          const __m512i w = high(j);
+          each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
+        });
+        each<N>([&](auto n) {
+          sixteens[n] = _mm512_slli_epi32(widened(acc[n]), 4);
+          acc[n] = _mm512_setzero_si512();
+        });
+        each<8>([&](auto j) {
+          const __m512i w = low(j);
+          each<N>([&](auto n) { acc[n] = dot4(acc[n], w, q + n * kGroup + 4 * j); });
+        });
+        each<N>([&](auto n) { acc[n] = _mm512_add_epi32(sixteens[n], widened(acc[n])); });
+      }
+      const __m512 scale = load_halves(scales);
+      each<N>([&](auto n) {
+        sum[p * N + n] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[n]), _mm512_mul_ps(scale, _mm512_set1_ps(d[n])), sum[p * N + n]);
       });
-      each<N>([&](auto n) { acc[n] = _mm512_add_epi32(sixteens[n], widened(acc[n])); });
-    }
-    const __m512 scale = load_halves(scales);
-    each<N>([&](auto n) {
-      sum[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[n]), _mm512_mul_ps(scale, _mm512_set1_ps(d[n])), sum[n]);
+      if constexpr (kMinimum) {
+        const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
+        const __m512 minimum = load_halves(scales + 64);
+        each<N>(
+            [&](auto n) { sum[p * N + n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(group_sum[n]), sum[p * N + n]); });
+      }
     });
-    if constexpr (kMinimum) {
-      const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
-      const __m512 minimum = load_halves(scales + 64);
-      each<N>([&](auto n) { sum[n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(group_sum[n]), sum[n]); });
-    }
   }
-  each<N>([&](auto n) { _mm512_storeu_ps(out[n], sum[n]); });
+  each<P * N>([&](auto i) { _mm512_storeu_ps(out[i], sum[i]); });
 }
 
 inline __m512 load_weights(const uint16_t *w) {
@@ -242,11 +247,19 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
                    const Epilogue &e) {
   const size_t bytes = panel_bytes(w);
   const int64_t groups = (w.cols + kGroup - 1) / kGroup;
-  alignas(64) float results[N][kPanel];
-  for (int64_t p = begin; p < end; ++p) {
-    int8_panel<N, kLayout>(w.data + static_cast<size_t>(p) * bytes, groups, tile, results);
-    for (int n = 0; n < N; ++n)
-      store_results(results[n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel), e);
+  constexpr int kMost = N <= 2 && kLayout == Layout::Panels8 ? kStreams8 : 1;
+  alignas(64) float results[kMost * N][kPanel];
+  for (int64_t p = begin; p < end;) {
+    const uint8_t *panel = w.data + static_cast<size_t>(p) * bytes;
+    const int panels = p + kMost <= end ? kMost : 1;
+    if (panels == kMost)
+      int8_panels<N, kMost, kLayout>(panel, bytes, groups, tile, results);
+    else
+      int8_panels<N, 1, kLayout>(panel, bytes, groups, tile, results);
+    for (int i = 0; i < panels; ++i, ++p)
+      for (int n = 0; n < N; ++n)
+        store_results(results[i * N + n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel),
+                      e);
   }
 }
 

@@ -69,6 +69,10 @@ struct Epilogue {
   bool accumulate = false;      // out += instead of out =: the residual connection
 };
 
+// Panels of bytes that a product with one or two tokens reads side by side: memory gives several streams faster than
+// one. Nibbles take long enough to unpack that one stream is best.
+constexpr int kStreams8 = 4;
+
 constexpr int kMostTileTokens = 16;             // of any set
 constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit
 constexpr int64_t wide_blocks(int64_t cols) {

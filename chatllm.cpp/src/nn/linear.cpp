@@ -49,7 +49,8 @@ Epilogue epilogue_of(const Linear::Part &part, const Output &out) {
 // that no thread waits long for another at the end.
 int64_t single_chunk(const Linear &linear) {
   constexpr size_t kBytes = size_t{24} << 10;
-  return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(linear.parts[0].matrix)), 1);
+  const Matrix &w = linear.parts[0].matrix;
+  return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(w)), w.layout == Layout::Panels8 ? kStreams8 : 1);
 }
 
 // The first part of a feed-forward layer makes the hidden values or their gates; the second, if any, what is gated.
