@@ -35,14 +35,18 @@ std::vector<uint8_t> to_q8_0(DType type, const std::vector<uint8_t> &values, int
 // Collects what is to be packed, then packs everything into one arena with all threads.
 class Model::Packer {
  public:
-  Packer(const GgmmFile &file, const Kernels &kernels) : file_(file), kernels_(kernels) {}
+  Packer(const GgmmFile &file, const Kernels &kernels, std::deque<std::vector<float>> &vectors)
+      : file_(file), kernels_(kernels), vectors_(vectors) {}
 
+  // A copy: they lie all over the file, and each page that is touched brings many neighbours into the resident set.
   const float *vector(const std::string &name, int64_t size) {
     const Tensor &tensor = file_.get(name, {size});
     if (tensor.type != DType::F32)
       fail(CHATLLM_ASR_BAD_MODEL,
            format("the model file is damaged: tensor '%s' is %s instead of f32", name.c_str(), type_name(tensor.type)));
-    return reinterpret_cast<const float *>(tensor.data);
+    vectors_.emplace_back(static_cast<size_t>(size));
+    std::memcpy(vectors_.back().data(), tensor.data, tensor.bytes);
+    return vectors_.back().data();
   }
 
   LayerNorm layer_norm(const std::string &name, int64_t size) {
@@ -103,6 +107,7 @@ class Model::Packer {
       }
       job.permuted = {};
     }
+    file_.file().release(file_.file().data(), file_.file().size());
     return arena;
   }
 
@@ -141,6 +146,7 @@ class Model::Packer {
 
   const GgmmFile &file_;
   const Kernels &kernels_;
+  std::deque<std::vector<float>> &vectors_;
   std::vector<Job> jobs_;
 };
 
@@ -151,7 +157,7 @@ Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
          format("model file '%s' holds the forced aligner, which this engine cannot run: it does not transcribe; use a "
                 "Qwen3-ASR model",
                 path.c_str()));
-  Packer packer(file_, kernels);
+  Packer packer(file_, kernels, vectors_);
 
   const EncoderConfig &ec = config_.encoder;
   const int64_t d = ec.d_model;
@@ -204,7 +210,12 @@ Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
 
 void Model::embed(int32_t token, float *out) const {
   const Tensor &table = *decoder_.embedding;
-  dequantize_row(table.type, table.data + static_cast<size_t>(token) * table.row_bytes(), out, table.cols());
+  const uint8_t *row = table.data + static_cast<size_t>(token) * table.row_bytes();
+  dequantize_row(table.type, row, out, table.cols());
+  // The system maps what surrounds the row too, up to a huge page; in time the whole table would be resident.
+  constexpr size_t kAround = size_t{2} << 20;
+  const uint8_t *end = table.data + table.bytes, *begin = row - std::min<size_t>(kAround, row - table.data);
+  file_.file().release(begin, std::min<size_t>(2 * kAround, static_cast<size_t>(end - begin)));
 }
 
 std::shared_ptr<const Model> Model::open(const std::string &path, const Kernels &kernels, ThreadPool &pool) {

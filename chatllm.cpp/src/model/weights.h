@@ -2,6 +2,7 @@
 // kernels.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -62,7 +63,8 @@ class Model {
   GgmmFile file_;
   Config config_;
   Tokenizer tokenizer_;
-  Pages arena_;  // all packed weights
+  Pages arena_;                             // all packed weights
+  std::deque<std::vector<float>> vectors_;  // norms and biases
   EncoderWeights encoder_;
   DecoderWeights decoder_;
 };
