@@ -7,7 +7,7 @@ namespace chatllm {
 namespace {
 
 // Packed tokens of a block stay in the second-level caches while all panels pass by.
-constexpr size_t kBlockBytes = size_t{3} << 19;
+constexpr size_t kBlockBytes = size_t{2} << 20;
 constexpr int64_t kUnit = 64;  // hidden values that a task of a feed-forward layer makes: whole pairs of groups
 
 int64_t padded_cols(int64_t cols) {
