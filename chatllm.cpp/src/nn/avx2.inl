@@ -2,6 +2,7 @@
 // Products: a tile of six tokens against one panel of sixteen rows, in two halves of eight rows for int8.
 
 constexpr int W = 8, kTile = 6, kSgemmRows = 6;
+constexpr int kTogether = 1;
 constexpr int64_t kAhead = 2048;                                 // bytes
 constexpr int32_t kCorrectionBits = CHATLLM_VNNI ? -1 : 0xFFFF;  // 16-bit lanes begin with it
 

@@ -3,6 +3,7 @@
 // sixteen rows.
 
 constexpr int W = 16, kTile = CHATLLM_VNNI ? 12 : 8, kSgemmRows = 12;
+constexpr int kTogether = 1;
 constexpr int64_t kAhead = 2048;                                 // bytes
 constexpr int32_t kCorrectionBits = CHATLLM_VNNI ? -1 : 0xFFFF;  // 16-bit lanes begin with it
 

@@ -17,6 +17,8 @@
 #endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 #if CHATLLM_AMX
 #include <sys/syscall.h>
@@ -111,11 +113,22 @@ std::vector<const Kernels *> usable_sets() {
   if (cpu.avx2) sets.push_back(&kAvx2Kernels);
 #elif defined(__aarch64__)
 #if defined(__linux__)
-  constexpr unsigned long kDotProduct = 1 << 20;  // HWCAP_ASIMDDP
-  if (getauxval(AT_HWCAP) & kDotProduct) sets.push_back(&kNeonDotKernels);
+  constexpr unsigned long kDotProduct = 1 << 20, kMatrixProduct = 1 << 13;  // HWCAP_ASIMDDP, HWCAP2_I8MM
+  const bool dot = getauxval(AT_HWCAP) & kDotProduct, matrix = dot && getauxval(AT_HWCAP2) & kMatrixProduct;
 #elif defined(__APPLE__)
-  sets.push_back(&kNeonDotKernels);  // every Mac with an ARM processor
+  int value = 0;
+  size_t size = sizeof value;
+  const bool dot = true;  // every Mac with an ARM processor
+  const bool matrix = sysctlbyname("hw.optional.arm.FEAT_I8MM", &value, &size, nullptr, 0) == 0 && value != 0;
+#else
+  const bool dot = false, matrix = false;
 #endif
+#if CHATLLM_NEON_I8MM
+  if (matrix) sets.push_back(&kNeonI8mmKernels);
+#else
+  (void)matrix;
+#endif
+  if (dot) sets.push_back(&kNeonDotKernels);
   sets.push_back(&kNeonKernels);
 #endif
   sets.push_back(&kGenericKernels);

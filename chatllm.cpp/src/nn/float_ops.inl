@@ -350,13 +350,13 @@ inline void pack_int8(const float *x, const Grid &grid, int64_t first, int count
     const float *token = x + grid.at(first + t);
     for (int64_t g = 0; g < groups; ++g) {
       uint8_t *group = tile + static_cast<size_t>(g) * kStride;
-      int8_t *q = reinterpret_cast<int8_t *>(group) + t * kGroup;
+      // The inputs of kTogether tokens alternate, eight of each.
+      int8_t *q = reinterpret_cast<int8_t *>(group) + t / kTogether * kTogether * kGroup + t % kTogether * 8;
       float *d = reinterpret_cast<float *>(group + kTile * kGroup) + t;
       int32_t *correction = reinterpret_cast<int32_t *>(group + kTile * (kGroup + 4)) + t;
       float *sum = reinterpret_cast<float *>(group + kTile * (kGroup + 8)) + t;
       if (g * kGroup >= cols) {
-        std::memset(q, 0, kGroup);
-        *d = 0, *correction = 0, *sum = 0;
+        std::memset(group, 0, kStride);
         continue;
       }
       const int64_t at = g * kGroup;

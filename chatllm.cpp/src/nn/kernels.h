@@ -86,8 +86,8 @@ constexpr size_t wide_sums(int64_t tokens) {
 }
 
 // A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
-//   int8 q[T][32], float d[T], int32 correction[T] (-8 times the sum of the group's q; only its 16 low bits for AVX2),
-//   float sum[T] (d times the sum of q)
+//   int8 q[T][32] ([T / 2][4][2][8], pairs of tokens, for the matrix product of ARM), float d[T], int32 correction[T]
+//   (-8 times the sum of the group's q; only its 16 low bits for AVX2), float sum[T] (d times the sum of q)
 constexpr size_t int8_group_bytes(int tile_tokens) {
   return static_cast<size_t>(tile_tokens) * (kGroup + 12);
 }
@@ -183,11 +183,16 @@ extern const Kernels kGenericKernels;
 #else
 #define CHATLLM_AVX_VNNI 0
 #endif
+#if defined(__aarch64__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 10)
+#define CHATLLM_NEON_I8MM 1
+#else
+#define CHATLLM_NEON_I8MM 0
+#endif
 
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kAvx2Kernels, kAvxVnniKernels, kAvx512Kernels, kAvx512VnniKernels, kAmxKernels;
 #elif defined(__aarch64__)
-extern const Kernels kNeonKernels, kNeonDotKernels;
+extern const Kernels kNeonKernels, kNeonDotKernels, kNeonI8mmKernels;
 #endif
 
 // The set of this name if the CPU can run it ("auto" or "": the best one); throws Error naming the usable ones.

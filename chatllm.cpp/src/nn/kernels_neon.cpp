@@ -10,6 +10,7 @@
 #include "nn/kernels.h"
 
 #define CHATLLM_DOT 0
+#define CHATLLM_I8MM 0
 
 namespace chatllm {
 namespace {

@@ -16,6 +16,7 @@
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 #define CHATLLM_DOT 1
+#define CHATLLM_I8MM 0
 
 namespace chatllm {
 namespace {

@@ -1,8 +1,15 @@
-// NEON kernels, included by kernels_neon.cpp and, with CHATLLM_DOT set to 1, by kernels_neondot.cpp.
-// V: four floats. Products: a tile of four tokens against half a panel of eight rows (int8) or a panel of sixteen
-// (float).
+// NEON kernels, included by kernels_neon.cpp, with CHATLLM_DOT set to 1 by kernels_neondot.cpp, and with CHATLLM_I8MM
+// set to 1 too by kernels_neoni8mm.cpp.
+// V: four floats. Products: a tile of four tokens (six with I8MM) against half a panel of eight rows (int8) or a panel
+// of sixteen (float).
 
-constexpr int W = 4, kTile = 4, kSgemmRows = 6;
+// GCC's first scheduling would move loads so far ahead of the products that sums no longer fit the registers.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-schedule-insns")
+#endif
+
+constexpr int W = 4, kTile = CHATLLM_I8MM ? 6 : 4, kSgemmRows = 6;
+constexpr int kTogether = CHATLLM_I8MM ? 2 : 1;
 constexpr int32_t kCorrectionBits = -1;
 
 struct V {
@@ -58,35 +65,78 @@ inline int32_t quantize_group(const float *x, float inverse, int8_t *q) {
     const int32x4_t a = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + i), inverse));
     const int32x4_t b = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + i + 4), inverse));
     total = vaddq_s32(total, vaddq_s32(a, b));
-    vst1_s8(q + i, vqmovn_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b))));
+    vst1_s8(q + i * kTogether, vqmovn_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b))));
   }
   return vaddvq_s32(total);
 }
 
 #include "nn/float_ops.inl"
 
-// acc plus, for each of four rows, the dot product of its four signed bytes in w with the four at a.
-inline int32x4_t dot4(int32x4_t acc, int8x16_t w, const int8_t *a) {
-  int32_t four;
-  std::memcpy(&four, a, 4);
-  const int8x16_t tokens = vreinterpretq_s8_s32(vdupq_n_s32(four));
+#if defined(__GNUC__) && !defined(__clang__)
+#endif
+
+// Keeps an accumulation, or reads through a pointer, in the order that is written: compilers would compute and load
+// more ahead than the registers hold.
+template <class T>
+inline T in_order(T v) {
+#if defined(__GNUC__)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+template <class T>
+inline const T *in_order(const T *p) {
+#if defined(__GNUC__)
+  asm("" : "+r"(p));
+#endif
+  return p;
+}
+
+// acc plus, for each of four rows, the dot product of its four signed bytes in w with the four of a's lane.
+template <int kLane>
+inline int32x4_t dot4(int32x4_t acc, int8x16_t w, int8x16_t a) {
 #if CHATLLM_DOT
-  return vdotq_s32(acc, w, tokens);
+  return vdotq_laneq_s32(acc, w, a, kLane);
 #else
+  const int8x16_t tokens = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(a), kLane));
   const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(tokens)));
   const int32x4_t high = vpaddlq_s16(vmull_high_s8(w, tokens));
-  return vaddq_s32(acc, vpaddq_s32(low, high));
+  return in_order(vaddq_s32(acc, vpaddq_s32(low, high)));
 #endif
 }
 
-// Half a panel (eight rows, `half` 0 or 1) of int8 products for N tokens: two vectors of integer and two of float sums
-// each.
+// A vector of sums: four rows of a token or, as the matrix product makes them, two rows of each of two tokens. What
+// the tokens at p give to it, and the rows whose halves are at p (r: which vector of rows).
+template <bool kPairs>
+inline float32x4_t of_tokens(const float *p) {
+  if constexpr (!kPairs) return vld1q_dup_f32(p);
+  const float32x4_t two = vcombine_f32(vld1_f32(p), vdup_n_f32(0));
+  return vzip1q_f32(two, two);
+}
+template <bool kPairs>
+inline int32x4_t of_tokens(const int32_t *p) {
+  if constexpr (!kPairs) return vld1q_dup_s32(p);
+  const int32x4_t two = vcombine_s32(vld1_s32(p), vdup_n_s32(0));
+  return vzip1q_s32(two, two);
+}
+template <bool kPairs, int r>
+inline float32x4_t of_rows(const uint16_t *p) {
+  if constexpr (!kPairs) return V::load_half(p + 4 * r).v;
+  return vreinterpretq_f32_f64(vdupq_laneq_f64(vreinterpretq_f64_f32(V::load_half(p + r / 2 * 4).v), r % 2));
+}
+
+// Half a panel (eight rows, `half` 0 or 1) of int8 products for N tokens, each with two vectors of integer and two of
+// float sums. With I8MM tokens are multiplied in pairs; the other one of an odd last pair may be anything.
 template <int N, Layout kLayout>
 inline void int8_half_panel(const uint8_t *panel, int half, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
   constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
+  constexpr bool kPairs = CHATLLM_I8MM && N > 1;  // half of a single one's would be wasted
   constexpr int64_t kValues = kNibbles ? 256 : 512, kScales = kMinimum ? 64 : 32;
-  float32x4_t sum[2 * N];
-  each<2 * N>([&](auto i) { sum[i] = vdupq_n_f32(0); });
+  constexpr int T = kPairs ? 2 : 1, C = (N + T - 1) / T, R = 2 * T;  // tokens of a vector, vectors of tokens, of rows
+  constexpr int kSteps = kValues / 64 / T;                           // of 4 T inputs; high nibbles are kSteps further
+  constexpr int kInputs = kPairs ? 0 : 2 * kTogether * N, kLanes = 4 / kTogether;
+  float32x4_t sum[C * R];
+  each<C * R>([&](auto i) { sum[i] = vdupq_n_f32(0); });
   for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
     const uint8_t *pair = panel + (g >> 1) * 2 * (kValues + kScales);
     const uint8_t *values = pair + (g & 1) * kValues + 32 * half;
@@ -94,37 +144,70 @@ inline void int8_half_panel(const uint8_t *panel, int half, int64_t groups, cons
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
     const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
     const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
-    int32x4_t acc[2 * N];
+    int8x16_t a[kInputs + 1];
+    each<kInputs>([&](auto i) { a[i] = vld1q_s8(q + 16 * i); });
+    int32x4_t acc[C * R];
     // Nibbles are unsigned: their offset of -8 is where the sums start. Bytes become signed when they are loaded.
-    each<2 * N>([&](auto i) { acc[i] = vdupq_n_s32(kLayout == Layout::Panels4 ? correction[i / 2] : 0); });
-    each<kValues / 64>([&](auto j) {
-      each<2>([&](auto r) {
-        const uint8x16_t raw = vld1q_u8(values + 64 * j + 16 * r);
-        if constexpr (kNibbles) {
-          const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(raw, vdupq_n_u8(15))),
-                          high = vreinterpretq_s8_u8(vshrq_n_u8(raw, 4));
-          each<N>([&](auto n) {
-            acc[2 * n + r] = dot4(dot4(acc[2 * n + r], low, q + n * kGroup + 4 * j), high, q + n * kGroup + 16 + 4 * j);
-          });
-        } else {
-          const int8x16_t w = vreinterpretq_s8_u8(veorq_u8(raw, vdupq_n_u8(0x80)));
-          each<N>([&](auto n) { acc[2 * n + r] = dot4(acc[2 * n + r], w, q + n * kGroup + 4 * j); });
+    each<C>([&](auto c) {
+      const int32x4_t start = kLayout == Layout::Panels4 ? of_tokens<kPairs>(correction + T * c) : vdupq_n_s32(0);
+      each<R>([&](auto r) { acc[c * R + r] = start; });
+    });
+    // acc[i] plus the products of w with the inputs of step j.
+    auto add = [&](auto i, auto j, int8x16_t w) {
+      constexpr int c = i / R;
+#if CHATLLM_I8MM
+      if constexpr (kPairs) acc[i] = vmmlaq_s32(acc[i], vld1q_s8(q + 2 * kGroup * c + 16 * j), w);
+#endif
+      if constexpr (!kPairs) acc[i] = dot4<j % kLanes>(acc[i], w, a[c * 2 * kTogether + j / kLanes]);
+    };
+    each<kSteps>([&](auto j) {
+      each<2>([&](auto quad) {
+        q = in_order(q);
+        uint8x16_t raw[T];
+        each<T>([&](auto i) { raw[i] = vld1q_u8(values + 64 * (T * j + i) + 16 * quad); });
+        if constexpr (kPairs) {  // four rows of four inputs and four of the next four: two rows of eight, twice
+          const uint32x4_t x = vreinterpretq_u32_u8(raw[0]), y = vreinterpretq_u32_u8(raw[1]);
+          raw[0] = vreinterpretq_u8_u32(vzip1q_u32(x, y)), raw[1] = vreinterpretq_u8_u32(vzip2q_u32(x, y));
         }
+        int8x16_t low[T], high[T];
+        each<T>([&](auto i) {
+          low[i] = vreinterpretq_s8_u8(kNibbles ? vandq_u8(raw[i], vdupq_n_u8(15)) : veorq_u8(raw[i], vdupq_n_u8(128)));
+          high[i] = vreinterpretq_s8_u8(vshrq_n_u8(raw[i], 4));
+        });
+        each<C>([&](auto c) {
+          each<T>([&](auto i) { add(std::integral_constant<int, c * R + T * quad + i>{}, j, low[i]); });
+          if constexpr (kNibbles)
+            each<T>([&](auto i) {
+              add(std::integral_constant<int, c * R + T * quad + i>{}, std::integral_constant<int, kSteps + j>{},
+                  high[i]);
+            });
+        });
       });
     });
-    each<2>([&](auto r) {
-      const V scale = V::load_half(scales + 4 * r);
-      each<N>([&](auto n) {
-        sum[2 * n + r] = vfmaq_f32(sum[2 * n + r], vcvtq_f32_s32(acc[2 * n + r]), vmulq_n_f32(scale.v, d[n]));
+    each<R>([&](auto r) {
+      const float32x4_t scale = of_rows<kPairs, r>(scales);
+      each<C>([&](auto c) {
+        const float32x4_t factor = vmulq_f32(scale, of_tokens<kPairs>(d + T * c));
+        sum[c * R + r] = vfmaq_f32(sum[c * R + r], vcvtq_f32_s32(acc[c * R + r]), factor);
       });
       if constexpr (kMinimum) {
         const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
-        const V minimum = V::load_half(scales + 32 + 4 * r);
-        each<N>([&](auto n) { sum[2 * n + r] = vfmaq_n_f32(sum[2 * n + r], minimum.v, group_sum[n]); });
+        const float32x4_t minimum = of_rows<kPairs, r>(scales + 32);
+        each<C>(
+            [&](auto c) { sum[c * R + r] = vfmaq_f32(sum[c * R + r], minimum, of_tokens<kPairs>(group_sum + T * c)); });
       }
     });
   }
-  each<2 * N>([&](auto i) { vst1q_f32(out[i / 2] + 8 * half + 4 * (i % 2), sum[i]); });
+  each<C * R>([&](auto i) {
+    constexpr int c = i / R, at = i % R * (4 / T);
+    float *target = out[T * c] + 8 * half + at;
+    if constexpr (kPairs) {
+      vst1_f32(target, vget_low_f32(sum[i]));
+      vst1_f32(target + kPanel, vget_high_f32(sum[i]));
+    } else {
+      vst1q_f32(target, sum[i]);
+    }
+  });
 }
 
 inline V load_weights(const uint16_t *w) {
@@ -164,7 +247,7 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
                    const Epilogue &e) {
   const size_t bytes = panel_bytes(w);
   const int64_t groups = (w.cols + kGroup - 1) / kGroup;
-  float results[N][kPanel];
+  float results[N + N % 2][kPanel];
   for (int64_t p = begin; p < end; ++p) {
     for (int half = 0; half < 2; ++half)
       int8_half_panel<N, kLayout>(w.data + static_cast<size_t>(p) * bytes, half, groups, tile, results);
@@ -175,16 +258,24 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
 
 inline int64_t peak_int8(int64_t iterations) {
   constexpr int kChains = 12;
-  const int8_t four[4] = {1, 2, 3, 4};
-  const int8x16_t w = vdupq_n_s8(3);
+  int8x16_t w = vdupq_n_s8(3);
+  const int8x16_t a = vreinterpretq_s8_u32(vdupq_n_u32(0x7A8105E3));
   int32x4_t acc[kChains];
-  each<kChains>([&](auto i) { acc[i] = vdupq_n_s32(i); });
-  for (int64_t n = 0; n < iterations; ++n) each<kChains>([&](auto i) { acc[i] = dot4(acc[i], w, four); });
+  each<kChains>([&](auto i) { acc[i] = vdupq_n_s32(i); });  // equal ones would be computed once
+  for (int64_t n = 0; n < iterations; ++n)
+    each<kChains>([&](auto i) {
+      w = in_order(w);  // not the same product again
+#if CHATLLM_I8MM
+      acc[i] = vmmlaq_s32(acc[i], a, w);
+#else
+      acc[i] = dot4<0>(acc[i], w, a);
+#endif
+    });
   int32x4_t total = acc[0];
   each<kChains>([&](auto i) { total = veorq_s32(total, acc[i]); });
   volatile int32_t keep = vaddvq_s32(total);
   (void)keep;
-  return iterations * kChains * 16 * 2;
+  return iterations * kChains * (CHATLLM_I8MM ? 32 : 16) * 2;
 }
 
 constexpr bool kFastBytes = CHATLLM_DOT;
