@@ -72,9 +72,6 @@ inline int32_t quantize_group(const float *x, float inverse, int8_t *q) {
 
 #include "nn/float_ops.inl"
 
-#if defined(__GNUC__) && !defined(__clang__)
-#endif
-
 // Keeps an accumulation, or reads through a pointer, in the order that is written: compilers would compute and load
 // more ahead than the registers hold.
 template <class T>
@@ -247,7 +244,7 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
                    const Epilogue &e) {
   const size_t bytes = panel_bytes(w);
   const int64_t groups = (w.cols + kGroup - 1) / kGroup;
-  float results[N + N % 2][kPanel];
+  float results[N + N % 2][kPanel];  // whole pairs
   for (int64_t p = begin; p < end; ++p) {
     for (int half = 0; half < 2; ++half)
       int8_half_panel<N, kLayout>(w.data + static_cast<size_t>(p) * bytes, half, groups, tile, results);
@@ -271,7 +268,7 @@ inline int64_t peak_int8(int64_t iterations) {
       acc[i] = dot4<0>(acc[i], w, a);
 #endif
     });
-  int32x4_t total = acc[0];
+  int32x4_t total = vdupq_n_s32(0);
   each<kChains>([&](auto i) { total = veorq_s32(total, acc[i]); });
   volatile int32_t keep = vaddvq_s32(total);
   (void)keep;
