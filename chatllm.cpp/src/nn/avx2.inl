@@ -237,7 +237,7 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
 
 // Without VNNI an int8 dot product is: products in pairs, pairs to 32 bits, addition.
 inline int64_t peak_int8(int64_t iterations) {
-  constexpr int kChains = 11;                                        // latency times ports, and registers to spare
+  constexpr int kChains = 13;  // more than latency times ports
   __m256i w = _mm256_set1_epi64x(0x0F0301080C050A07), acc[kChains];  // nibbles, as the products have them
   const __m256i a = _mm256_set1_epi64x(0x3FC17A8105E39B6D);
   each<kChains>([&](auto i) { acc[i] = _mm256_set1_epi32(i); });  // equal ones would be computed once
@@ -251,7 +251,7 @@ inline int64_t peak_int8(int64_t iterations) {
       acc[i] = in_order(_mm256_add_epi32(acc[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 #endif
     });
-  __m256i total = acc[0];
+  __m256i total = _mm256_setzero_si256();
   each<kChains>([&](auto i) { total = _mm256_xor_si256(total, acc[i]); });
   volatile int keep = _mm256_extract_epi32(total, 0);
   (void)keep;

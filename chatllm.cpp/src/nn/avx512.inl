@@ -265,7 +265,7 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
 }
 
 inline int64_t peak_int8(int64_t iterations) {
-  constexpr int kChains = 12;
+  constexpr int kChains = 20;  // more than latency times ports
   __m512i w = _mm512_set1_epi64(0x0F0301080C050A07);  // nibbles, as the products have them
   const __m512i a = _mm512_set1_epi64(0x3FC17A8105E39B6D);
   __m512i acc[kChains];
@@ -279,7 +279,7 @@ inline int64_t peak_int8(int64_t iterations) {
       acc[i] = in_order(_mm512_add_epi32(acc[i], widened(_mm512_maddubs_epi16(w, a))));
 #endif
     });
-  __m512i total = acc[0];
+  __m512i total = _mm512_setzero_si512();
   each<kChains>([&](auto i) { total = _mm512_xor_si512(total, acc[i]); });
   volatile int keep = _mm512_reduce_add_epi32(total);
   (void)keep;
