@@ -237,7 +237,7 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
 
 // Without VNNI an int8 dot product is: products in pairs, pairs to 32 bits, addition.
 inline int64_t peak_int8(int64_t iterations) {
-  constexpr int kChains = 13;  // more than latency times ports
+  constexpr int kChains = 13;                                        // more than latency times ports
   __m256i w = _mm256_set1_epi64x(0x0F0301080C050A07), acc[kChains];  // nibbles, as the products have them
   const __m256i a = _mm256_set1_epi64x(0x3FC17A8105E39B6D);
   each<kChains>([&](auto i) { acc[i] = _mm256_set1_epi32(i); });  // equal ones would be computed once

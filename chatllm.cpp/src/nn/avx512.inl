@@ -265,7 +265,7 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
 }
 
 inline int64_t peak_int8(int64_t iterations) {
-  constexpr int kChains = 20;  // more than latency times ports
+  constexpr int kChains = 20;                         // more than latency times ports
   __m512i w = _mm512_set1_epi64(0x0F0301080C050A07);  // nibbles, as the products have them
   const __m512i a = _mm512_set1_epi64(0x3FC17A8105E39B6D);
   __m512i acc[kChains];
