@@ -73,7 +73,7 @@ class Model::Packer {
           std::memcpy(&permuted[static_cast<size_t>((o * 9 + k) * in + i) * size],
                       tensor.data + static_cast<size_t>((o * in + i) * 9 + k) * size, size);
     DType type = tensor.type;
-    // 8-bit weights where they are much faster than 16-bit ones and there is no matrix unit for those; the error stays
+    // 8-bit weights where they are faster than 16-bit ones and there is no matrix unit for those; the error stays
     // below that of the 8-bit activations, and far below that of 4-bit layers.
     if (kernels_.fast_bytes && kernels_.wide_tokens == 0 && 9 * in % kGroup == 0) {
       permuted = to_q8_0(type, permuted, out * 9 * in);

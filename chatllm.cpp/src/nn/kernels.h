@@ -69,8 +69,8 @@ struct Epilogue {
   bool accumulate = false;      // out += instead of out =: the residual connection
 };
 
-// Panels of bytes that a product with one or two tokens reads side by side: memory gives several streams faster than
-// one. Nibbles take long enough to unpack that one stream is best.
+// Panels of bytes that a product with one or two tokens reads side by side, with AVX-512: memory gives several streams
+// faster than one. Nibbles take long enough to unpack that one stream is best.
 constexpr int kStreams8 = 4;
 
 constexpr int kMostTileTokens = 16;             // of any set
@@ -95,7 +95,7 @@ constexpr size_t int8_group_bytes(int tile_tokens) {
 struct Kernels {
   const char *name;
   int tile_tokens;  // T; 0: products work on unpacked rows (generic)
-  bool fast_bytes;  // products of 8-bit weights are much faster than those of floats
+  bool fast_bytes;  // products of 8-bit weights are faster than those of floats
 
   // Packs tokens [first, first + count) of x, count <= T, into `tile`; `cols` inputs each, zero-filled to a multiple
   // of 64.
