@@ -128,7 +128,7 @@ void Session::prefill(const float *pcm, int64_t samples, const RunSettings &sett
 
 // The token with the highest score, the first of equals, and the logarithm of its probability.
 int32_t Session::choose(const float *logits, float *logprob) {
-  constexpr int64_t kChunk = 8192;
+  constexpr int64_t kChunk = 256;  // so small that even the built-in model's vocabulary has more than one
   const int64_t vocab = model_->config().decoder.vocab, chunks = (vocab + kChunk - 1) / kChunk;
   struct Part {
     float top;
