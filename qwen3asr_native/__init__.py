@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from . import _moved
 from .engine import engine_version, inspect_model, kernel_sets
 from .errors import (
     ArgumentError,
@@ -29,6 +30,8 @@ from .stream import Stream
 from .transcript import Segment, Timings, Token, Transcript
 
 __version__ = "0.1.0"
+
+_moved.install()
 
 __all__ = [
     "ArgumentError",

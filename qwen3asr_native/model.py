@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import audio as audio_input
-from . import hub
 from .engine import ATTENTION, Engine, Options, Session
 from .errors import ArgumentError, LibraryError
+from .files import hub
 from .stream import Stream
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import qwen3asr_native
-from qwen3asr_native import hub
 from qwen3asr_native.audio import Piece
 from qwen3asr_native.engine import Options
+from qwen3asr_native.files import hub
 from qwen3asr_native.stream import Stream
 
 if TYPE_CHECKING:

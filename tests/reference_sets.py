@@ -1,6 +1,6 @@
 """Small checkpoints of shapes that no released model has, and the official code's outputs for them.
 
-The checkpoints are made again from their seeds by ``qwen3asr_native.checkpoints``; the outputs lie in
+The checkpoints are made again from their seeds by ``qwen3asr_native.files.checkpoints``; the outputs lie in
 ``tests/data/reference``. ``python tests/reference_sets.py`` computes them anew (needs the extra ``[reference]``).
 """
 
@@ -23,7 +23,7 @@ class ReferenceSet(NamedTuple):
 
     def make(self, directory: Path) -> Path:
         """Write the checkpoint to ``directory``."""
-        from qwen3asr_native.checkpoints import make_checkpoint
+        from qwen3asr_native.files.checkpoints import make_checkpoint
 
         return make_checkpoint(directory, "tiny", **self.sizes)
 
@@ -90,7 +90,7 @@ def main() -> None:
     import numpy as np
     import soundfile
 
-    from qwen3asr_native.reference import load_official, reference
+    from qwen3asr_native.lab.reference import load_official, reference
 
     samples, _ = soundfile.read(str(SPEECH), dtype="float32")
     for name, entry in SETS.items():

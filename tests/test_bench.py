@@ -18,13 +18,14 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from qwen3asr_native import ArgumentError, AudioError, _measure, bench
-from qwen3asr_native._measure import spread
-from qwen3asr_native._roofline import shares, work_of_tensors
-from qwen3asr_native._scoring import error_rates, normalize_for_scoring
+from qwen3asr_native import ArgumentError, AudioError
 from qwen3asr_native.engine import Machine, measure_machine
-from qwen3asr_native.ggmm import Tensor
-from qwen3asr_native.quantization import TensorType
+from qwen3asr_native.files.ggmm import Tensor
+from qwen3asr_native.files.quantization import TensorType
+from qwen3asr_native.lab import bench, measure
+from qwen3asr_native.lab.measure import spread
+from qwen3asr_native.lab.roofline import shares, work_of_tensors
+from qwen3asr_native.lab.scoring import error_rates, normalize_for_scoring
 
 LIMITED = bench.Settings(max_new_tokens=12)
 
@@ -240,7 +241,7 @@ def test_spread_takes_what_is_there() -> None:
 
 
 def test_the_meter_sees_what_is_allocated() -> None:
-    meter = _measure.MemoryMeter()
+    meter = measure.MemoryMeter()
     before = meter.sample()
     block = np.ones(20_000_000, dtype=np.uint8)
     with open(__file__, "rb"):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from reference_sets import SETS
 
-from qwen3asr_native.checkpoints import ADDED_TOKENS, main, make_checkpoint
-from qwen3asr_native.convert import convert
 from qwen3asr_native.errors import ConversionError
-from qwen3asr_native.ggmm import GgmmFile
+from qwen3asr_native.files.checkpoints import ADDED_TOKENS, main, make_checkpoint
+from qwen3asr_native.files.convert import convert
+from qwen3asr_native.files.ggmm import GgmmFile
 
 
 @pytest.mark.parametrize("name", sorted(SETS))

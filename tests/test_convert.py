@@ -11,13 +11,13 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 
-from qwen3asr_native import convert as conversion
-from qwen3asr_native.checkpoints import make_checkpoint
-from qwen3asr_native.convert import convert, quantize
 from qwen3asr_native.errors import ConversionError, ModelFileError
-from qwen3asr_native.ggmm import GgmmFile
-from qwen3asr_native.quantization import LAYOUTS, TensorType, dequantize
-from qwen3asr_native.quantization import quantize as round_values
+from qwen3asr_native.files import convert as conversion
+from qwen3asr_native.files.checkpoints import make_checkpoint
+from qwen3asr_native.files.convert import convert, quantize
+from qwen3asr_native.files.ggmm import GgmmFile
+from qwen3asr_native.files.quantization import LAYOUTS, TensorType, dequantize
+from qwen3asr_native.files.quantization import quantize as round_values
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not beside this checkout")

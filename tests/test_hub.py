@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from hub_server import FakeHub, fake_hub
 
-from qwen3asr_native import DownloadError, Model, ModelFileError, hub
-from qwen3asr_native.download import download
+from qwen3asr_native import DownloadError, Model, ModelFileError
+from qwen3asr_native.files import hub
+from qwen3asr_native.files.download import download
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

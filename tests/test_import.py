@@ -62,3 +62,20 @@ def test_the_kernels_are_those_that_the_operating_system_says_the_cpu_can_run() 
         name for name, wanted in needs.items() if name != "amx" and wanted <= flags
     ]
     assert "amx" not in kernels or needs["amx"] <= flags
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("convert", "files.convert"), ("hub", "files.hub"), ("bench", "lab.bench")]
+)
+def test_a_module_that_has_moved_is_found_by_its_old_name_with_a_warning(old: str, new: str) -> None:
+    code = f"""
+import sys, warnings, importlib
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    from qwen3asr_native import {old}
+new = importlib.import_module("qwen3asr_native.{new}")
+assert {old} is new, ({old}, new)
+assert new.__spec__.name == "qwen3asr_native.{new}", new.__spec__
+print([str(w.message) for w in said if w.category is DeprecationWarning])
+"""
+    assert f"qwen3asr_native.{old} has moved to qwen3asr_native.{new}" in run_python(code).stdout

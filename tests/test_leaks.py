@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from qwen3asr_native import ArgumentError, leaks
-from qwen3asr_native._measure import Growth, growth
+from qwen3asr_native import ArgumentError
+from qwen3asr_native.lab import leaks
+from qwen3asr_native.lab.measure import Growth, growth
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory from /proc")
 

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from qwen3asr_native import ArgumentError, ConversionError, Model, ModelFileError, hub
-from qwen3asr_native.checkpoints import make_checkpoint
-from qwen3asr_native.convert import convert
-from qwen3asr_native.ggmm import GgmmFile
-from qwen3asr_native.quantization import TensorType
+from qwen3asr_native import ArgumentError, ConversionError, Model, ModelFileError
+from qwen3asr_native.files import hub
+from qwen3asr_native.files.checkpoints import make_checkpoint
+from qwen3asr_native.files.convert import convert
+from qwen3asr_native.files.ggmm import GgmmFile
+from qwen3asr_native.files.quantization import TensorType
 
 
 def qwen3asr(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:

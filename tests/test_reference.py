@@ -17,7 +17,7 @@ def _official(checkpoint: Path):
     pytest.importorskip("torch", reason="the extra [reference] is not installed")
     pytest.importorskip("transformers", reason="the extra [reference] is not installed")
     from qwen3asr_native.errors import Qwen3AsrError
-    from qwen3asr_native.reference import load_official
+    from qwen3asr_native.lab.reference import load_official
 
     try:
         return load_official(checkpoint)
@@ -39,7 +39,7 @@ def test_reproduces_the_stored_outputs_of_odd_shapes(name: str, tmp_path: Path) 
     official = _official(SETS[name].make(tmp_path))
     import soundfile
 
-    from qwen3asr_native.reference import reference
+    from qwen3asr_native.lab.reference import reference
 
     samples, _ = soundfile.read(str(SPEECH), dtype="float32")
     with np.load(DIRECTORY / f"{name}.npz") as stored:
@@ -55,7 +55,7 @@ def test_reproduces_the_golden_outputs(name: str, audio: str, language: str, con
     official = _official(GOLDEN / "tiny-hf")
     import soundfile
 
-    from qwen3asr_native.reference import reference
+    from qwen3asr_native.lab.reference import reference
 
     samples, _ = soundfile.read(str(GOLDEN / f"{audio}.wav"), dtype="float32")
     with np.load(GOLDEN / f"{name}.npz") as stored:
@@ -76,7 +76,7 @@ def test_the_training_network_of_the_mini_model_computes_what_the_official_code_
     network = MiniASR(config["thinker_config"]).eval()
     checkpoint.save_weights(tmp_path, network.state_dict())
     official = _official(tmp_path)
-    from qwen3asr_native.reference import reference
+    from qwen3asr_native.lab.reference import reference
 
     generator = np.random.default_rng(0)
     clips = [generator.standard_normal(count).astype(np.float32) * 0.1 for count in (9000, 68_800, 150_000)]
@@ -94,7 +94,7 @@ def test_the_training_network_of_the_mini_model_computes_what_the_official_code_
 def test_a_directory_without_a_checkpoint_is_named(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the extra [reference] is not installed")
     from qwen3asr_native.errors import Qwen3AsrError
-    from qwen3asr_native.reference import load_official
+    from qwen3asr_native.lab.reference import load_official
 
     with pytest.raises(Qwen3AsrError):
         load_official(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from qwen3asr_native.convert import convert
+from qwen3asr_native.files.convert import convert
 
 from . import corpus, evaluate
 from .train import train

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from qwen3asr_native import leaks
+from qwen3asr_native.lab import leaks
 
 SPEECH = ROOT / "samples" / "phone-number-zh-TW.wav"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._measure import MB, extra
-from .errors import Qwen3AsrError
+from ..errors import Qwen3AsrError
+from .measure import MB, extra
 
 if TYPE_CHECKING:
     from . import bench, leaks

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from . import _help
+from . import epilog
 
 if TYPE_CHECKING:
-    from .convert import Progress
+    from ..files.convert import Progress
 
 INTERRUPTED = 130
 TYPES = "f32, f16, q8_0, q4_0, q4_1, q4_k"
@@ -52,10 +52,10 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to a command line."""
     app.command(
         short_help="List the known models, and where they are.",
-        epilog=_help.closing("qwen3asr models", "qwen3asr models --json"),
+        epilog=epilog.closing("qwen3asr models", "qwen3asr models --json"),
     )(models)
     app.command(
-        epilog=_help.closing(
+        epilog=epilog.closing(
             "qwen3asr download qwen3-asr-0.6b-q4_0              # for every project",
             "qwen3asr download qwen3-asr-0.6b-q4_0 --to models  # into this directory",
             "HF_ENDPOINT=https://hub.example.org qwen3asr download Qwen3-ASR-0.6B",
@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         cls=_PairsCommand,
         short_help="Make a model file from a checkpoint.",
-        epilog=_help.closing(
+        epilog=epilog.closing(
             "qwen3asr convert Qwen3-ASR-0.6B qwen3-asr-0.6b-q4_0.bin",
             "qwen3asr convert Qwen3-ASR-0.6B mixed.bin --type q4_0 --tensor-type 'lm_head.*' q8_0",
             statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
@@ -73,7 +73,7 @@ def register(app: typer.Typer) -> None:
     )(convert)
     app.command(
         cls=_PairsCommand,
-        epilog=_help.closing(
+        epilog=epilog.closing(
             "qwen3asr quantize qwen3-asr-0.6b-f16.bin qwen3-asr-0.6b-q8_0.bin --type q8_0",
             statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
         ),
@@ -86,7 +86,7 @@ def models(
     ] = False,
 ) -> None:
     """List the known models: what they are, their size and licence, and where they are."""
-    from . import hub
+    from ..files import hub
 
     rows = [
         {
@@ -151,8 +151,8 @@ def download(
     What an interrupted run has fetched is kept, and the next run goes on from there. The environment variables HF_HOME,
     HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN mean what they mean to Hugging Face's tools.
     """
-    from . import hub
-    from .download import download as fetch
+    from ..files import hub
+    from ..files.download import download as fetch
 
     with _interruptible("what has arrived is kept, and the same command goes on from there"):
         path = hub.built_in_model() if name == hub.BUILT_IN_NAME else fetch(hub.known_model(name), to)
@@ -175,7 +175,7 @@ def convert(
 
     OUT.bin appears when it is complete, never before.
     """
-    from .convert import convert as write
+    from ..files.convert import convert as write
 
     with _interruptible(f"'{out}' was not written"), _progress(out) as progress:
         write(source, out, kind, _split_pairs(tensor_types), name, progress)
@@ -195,7 +195,7 @@ def quantize(
 
     OUT.bin appears when it is complete, never before.
     """
-    from .convert import quantize as write
+    from ..files.convert import quantize as write
 
     with _interruptible(f"'{out}' was not written"), _progress(out) as progress:
         write(source, out, kind, _split_pairs(tensor_types), progress)

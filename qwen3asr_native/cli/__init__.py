@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import __version__, _help, _lab_commands, model_commands
-from .errors import ArgumentError, LanguageError, Qwen3AsrError
+from .. import __version__
+from ..errors import ArgumentError, LanguageError, Qwen3AsrError
+from . import epilog, lab, models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .stream import Stream
-    from .transcript import Timings, Transcript
+    from ..stream import Stream
+    from ..transcript import Timings, Transcript
 
 INTERRUPTED = 130
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     name="qwen3asr",
     help="Speech recognition with Qwen3-ASR on a CPU.\n\nThe text goes to standard output, everything else to standard "
     "error. 'qwen3asr COMMAND --help' explains a command.",
-    epilog=_help.closing(
+    epilog=epilog.closing(
         "qwen3asr transcribe talk.wav                              # with the small built-in model: spoken numbers",
         "qwen3asr transcribe --model qwen3-asr-0.6b-q4_0 talk.wav  # fetches the model when it is not here yet",
         "qwen3asr models                                           # what there is to fetch",
@@ -40,7 +41,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from .engine import engine_version, kernel_sets
+        from ..engine import engine_version, kernel_sets
 
         print(f"qwen3asr {__version__} (engine {engine_version()}, kernels {', '.join(kernel_sets())})")
         raise typer.Exit
@@ -57,7 +58,7 @@ def _options(
 
 
 @app.command(
-    epilog=_help.closing(
+    epilog=epilog.closing(
         "qwen3asr transcribe talk.wav",
         "qwen3asr transcribe --model models/qwen3-asr-0.6b-q4_0.bin --script zh-TW --itn talk.mp3",
         "qwen3asr transcribe --language English --context 'PostgreSQL, Taipei' --timings talk.flac",
@@ -136,7 +137,7 @@ def transcribe(
 
     A file that cannot be read is reported, the others still run. Ctrl-C prints what there is.
     """
-    from .model import Model
+    from ..model import Model
 
     try:
         with Model(
@@ -215,7 +216,7 @@ def _print_line(text: str) -> None:
     print(text, flush=True)
 
 
-@app.command(epilog=_help.closing("qwen3asr info models/qwen3-asr-0.6b-q4_0.bin", "qwen3asr info --json"))
+@app.command(epilog=epilog.closing("qwen3asr info models/qwen3-asr-0.6b-q4_0.bin", "qwen3asr info --json"))
 def info(
     model: Annotated[
         Optional[str],
@@ -227,8 +228,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Print what is in a model file, from its header."""
-    from . import hub
-    from .engine import inspect_model
+    from ..engine import inspect_model
+    from ..files import hub
 
     path = hub.resolve(model)
     description = inspect_model(path)
@@ -239,19 +240,19 @@ def info(
 
 
 @app.command(
-    epilog=_help.closing(
+    epilog=epilog.closing(
         "echo 零九零零零七三三三一 | qwen3asr itn    # 0900073331", "qwen3asr itn < talk.txt"
     )
 )
 def itn() -> None:
     """Write the spoken Chinese numbers of standard input as digits, line by line."""
-    from .text.itn.__main__ import main as run
+    from ..text.itn.__main__ import main as run
 
     raise typer.Exit(run())
 
 
-model_commands.register(app)
-_lab_commands.register(app)
+models.register(app)
+lab.register(app)
 
 
 def _note(message: str) -> None:

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ggmm import GgmmFile, Tensor
+from ..files.ggmm import GgmmFile, Tensor
 
 if TYPE_CHECKING:
+    from ..engine import Machine
     from .bench import Iteration
-    from .engine import Machine
 
 _FRAME_MS = 10.0
 _CHUNK_FRAMES = 100

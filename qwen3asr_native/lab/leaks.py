@@ -31,9 +31,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from . import hub
-from ._measure import MB, Growth, Memory, checksum, extra, growth, machine, versions
-from .errors import ArgumentError
+from ..errors import ArgumentError
+from ..files import hub
+from .measure import MB, Growth, Memory, checksum, extra, growth, machine, versions
 
 WAYS = ("recreate", "reuse")
 # The smallest growth for each repetition that counts; what rounds to 0.00 MB does not.
@@ -53,7 +53,7 @@ _JUDGED = {
 }
 QUANTITIES = ("rss", "uss", "malloc", "malloc_held", "mapped", *_COUNTS)
 _BADNESS = ("flat", "unclear", "keeps", "grows", "fails", "hangs", "crashes")
-_WORKER = "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); from qwen3asr_native._leak_worker import main; main()"
+_WORKER = "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); from qwen3asr_native.lab.leak_worker import main; main()"
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ def _checked_audio(audio: str | os.PathLike[str] | None, folder: Path) -> str:
     """The path of the audio; readable, so that a child's failure is not the file's."""
     import soundfile
 
-    from . import audio as audio_input
+    from .. import audio as audio_input
 
     if audio is not None:
         audio_input.load(audio)

@@ -17,16 +17,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import audio as audio_input
-from . import hub
-from ._measure import MemoryMeter, checksum, extra, machine, spread, versions
-from ._scoring import ErrorRates, error_rates
-from .errors import ArgumentError, AudioError
-from .model import Model
+from .. import audio as audio_input
+from ..errors import ArgumentError, AudioError
+from ..files import hub
+from ..model import Model
+from .measure import MemoryMeter, checksum, extra, machine, spread, versions
+from .scoring import ErrorRates, error_rates
 
 if TYPE_CHECKING:
-    from .audio import Pcm
-    from .transcript import Token, Transcript
+    from ..audio import Pcm
+    from ..transcript import Token, Transcript
 
 SUMMARIZED = (
     "load_ms",
@@ -349,8 +349,8 @@ def _characters_per_second(tokens: Sequence[Token], decode_ms: float | None) -> 
 
 
 def _roofline(path: Path, report: Report) -> dict[str, Any]:
-    from ._roofline import shares, work_of
-    from .engine import measure_machine
+    from ..engine import measure_machine
+    from .roofline import shares, work_of
 
     info = report.model["info"]
     peaks = measure_machine(kernels=report.settings["kernels"], threads=int(info["threads"]))

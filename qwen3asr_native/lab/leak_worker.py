@@ -12,11 +12,11 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from . import audio as audio_input
-from . import stream as _stream  # noqa: F401 - imported before the first sample, as everything that a run needs
-from ._measure import MemoryMeter
-from .errors import Qwen3AsrError
-from .model import Model
+from .. import audio as audio_input
+from .. import stream as _stream  # noqa: F401 - imported before the first sample, as everything that a run needs
+from ..errors import Qwen3AsrError
+from ..model import Model
+from .measure import MemoryMeter
 
 
 class Reporter:

@@ -19,9 +19,9 @@ from typing import Any, Callable, NamedTuple, Union
 
 import numpy as np
 
+from ..errors import ConversionError, ModelFileError
 from . import ggmm
 from .architecture import head_dim, is_aligner, tensor_shapes
-from .errors import ConversionError, ModelFileError
 from .quantization import LAYOUTS, Floats, TensorType, dequantize
 from .quantization import quantize as round_values
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import _help
+from . import epilog
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from . import bench as bench_module
-    from . import leaks as leaks_module
+    from ..lab import bench as bench_module
+    from ..lab import leaks as leaks_module
 
 INTERRUPTED = 130
 
@@ -40,14 +40,14 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
     app.command(
         short_help="Measure speed, memory and error rates.",
-        epilog=_help.closing(
+        epilog=epilog.closing(
             "qwen3asr bench --model models/qwen3-asr-0.6b-q4_0.bin --iterations 5 talk.wav",
             "qwen3asr bench --roofline --plot speed.png talk.wav",
         ),
     )(bench)
     app.command(
         short_help="Say whether memory, descriptors or threads grow.",
-        epilog=_help.closing(
+        epilog=epilog.closing(
             "qwen3asr leaks --repetitions 200 --plot leaks.png",
             "qwen3asr leaks --library ./libchatllm.so --compare talk.wav",
             statuses={"0": "everything is flat", "1": "something grows, or cannot be judged or measured"},
@@ -99,16 +99,17 @@ def bench(
 
     Ctrl-C ends it; what was measured until then is printed and written.
     """
-    from . import _console, _plots
-    from . import bench as laboratory
-    from ._measure import extra
+    from ..lab import bench as laboratory
+    from ..lab import plots
+    from ..lab.measure import extra
+    from . import layout
 
     if plot is not None:
         extra("matplotlib")  # better now than after the work
     settings = laboratory.Settings(
         threads, context_length, kernels, library, language, context, script, itn, max_new_tokens, reload
     )
-    with _console.progress((iterations + warmup) * len(files)) as step:
+    with layout.progress((iterations + warmup) * len(files)) as step:
         report = laboratory.run(
             files,
             model,
@@ -122,7 +123,7 @@ def bench(
     _print_bench(report)
     _write(report.to_dict(), output)
     if plot is not None and report.iterations:
-        _plots.plot_bench(report, plot)
+        plots.plot_bench(report, plot)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -165,14 +166,15 @@ def leaks(
 
     Ctrl-C ends it; what was measured until then is printed and written.
     """
-    from . import _console, _plots
-    from . import leaks as laboratory
-    from ._measure import extra
+    from ..lab import leaks as laboratory
+    from ..lab import plots
+    from ..lab.measure import extra
+    from . import layout
 
     if plot is not None:
         extra("matplotlib")
     ways = tuple(way or laboratory.WAYS)
-    with _console.progress(repetitions) as step:
+    with layout.progress(repetitions) as step:
         report = laboratory.examine(
             model,
             audio,
@@ -189,7 +191,7 @@ def leaks(
     _print_leaks(report)
     _write(report.to_dict(), output)
     if plot is not None:
-        _plots.plot_leaks(report, plot)
+        plots.plot_leaks(report, plot)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     if report.verdict != "flat":
@@ -197,7 +199,7 @@ def leaks(
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    from ._measure import write_json
+    from ..lab.measure import write_json
 
     write_json(content, path)
     typer.echo(f"The whole result is in {path}.", err=True)
@@ -236,7 +238,7 @@ _ROWS = (
 
 
 def _print_bench(report: "bench_module.Report") -> None:
-    from . import _console
+    from . import layout
 
     count = len(report.iterations)
     interrupted = ", interrupted" if report.interrupted else ""
@@ -250,7 +252,7 @@ def _print_bench(report: "bench_module.Report") -> None:
         if values is not None:
             numbers = (format(values[key] / divisor, form) for key in ("median", "p10", "p90"))
             table.add_row(label, *numbers, str(int(values["values"])))
-    console = _console.output()
+    console = layout.output()
     if count:
         console.print(table)
     else:
@@ -300,8 +302,8 @@ def _percent(share: Optional[float]) -> str:
 
 def _print_leaks(report: "leaks_module.Report") -> None:
     """A column for each run, subjects side by side."""
-    from . import _console
-    from .leaks import QUANTITIES, amount
+    from ..lab.leaks import QUANTITIES, amount
+    from . import layout
 
     runs = [(subject, run) for subject, of_subject in report.subjects.items() for run in of_subject]
     table = _table(
@@ -326,7 +328,7 @@ def _print_leaks(report: "leaks_module.Report") -> None:
         )
     kept = (run.kept_bytes for _, run in runs)
     table.add_row("stays after destroy", *("" if k is None else amount("uss", float(k)) for k in kept))
-    console = _console.output()
+    console = layout.output()
     console.print(table)
     for subject, run in runs:
         for finding in run.findings:
@@ -348,7 +350,7 @@ _LABELS = {
 
 
 def _growth_cell(name: str, fitted: tuple[float, float, float]) -> str:
-    from .leaks import amount
+    from ..lab.leaks import amount
 
     slope, low, high = (amount(name, value) for value in fitted)
     return f"{slope} ({low.replace(' MB', '')} to {high.replace(' MB', '')})"

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import ModelFileError
 from .architecture import is_aligner
-from .errors import ModelFileError
 
 BUILT_IN_NAME = "qwen3-asr-mini-q8_0"
 
@@ -122,7 +122,7 @@ def resolve(path_or_name: str | os.PathLike[str] | None) -> Path:
 
 def built_in_model() -> Path:
     """The mini model that comes with the package."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     # In the wheel it is part of the package; in a source checkout it lies beside its recipe.
     for folder in (package / "models", package.parent / "models"):
         path = folder / f"{BUILT_IN_NAME}.bin"

@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .architecture import is_aligner
-from .convert import PathLike
-from .errors import Qwen3AsrError
+from ..errors import Qwen3AsrError
+from ..files.architecture import is_aligner
+from ..files.convert import PathLike
 
 SAMPLE_RATE = 16_000
 ATTENTION_MODES = ("window", "full")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, Union
 
 import numpy as np
 
-from .errors import ModelFileError
+from ..errors import ModelFileError
 from .quantization import LAYOUTS, Bytes, Floats, TensorType, dequantize
 
 MAGIC = b"ggmm"

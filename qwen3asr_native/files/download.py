@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, NamedTuple
 
-from .errors import DownloadError
+from ..errors import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConversionError
 from .architecture import Shape, tensor_shapes
 from .convert import PathLike, convert
-from .errors import ConversionError
 
 Overrides = Mapping[str, Union[int, float, bool]]
 

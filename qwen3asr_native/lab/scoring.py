@@ -6,8 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from ._measure import extra
-from .text.itn import normalize as digits_for_words
+from ..text.itn import normalize as digits_for_words
+from .measure import extra
 
 # Han, kana, and their extensions: written without spaces, so each character counts as a word.
 _ALONE = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import ArgumentError, Qwen3AsrError
+from ..errors import ArgumentError, Qwen3AsrError
 
 MB = 1e6
 
@@ -215,7 +215,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    from . import __version__, engine_version, kernel_sets
+    from .. import __version__, engine_version, kernel_sets
 
     return {
         "qwen3asr-native": __version__,

@@ -1,0 +1,1 @@
+"""Model files: reading, writing, converting, finding and fetching them."""

@@ -1,0 +1,1 @@
+"""The laboratory: benchmarks, leaks, plots, and the official code as the reference."""
