@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "model/mapped_file.h"
-#include "nn/buffer.h"
+#include "base/mapped_file.h"
+#include "base/memory.h"
 #include "nn/kernels.h"
 #include "nn/linear.h"
 #include "nn/pack.h"

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "model/error.h"
+#include "base/error.h"
 #include "session_helpers.h"
 
 namespace {

@@ -1,6 +1,6 @@
 // Fuzz target: audio files and base64.
 #include "audio/wav.h"
-#include "model/error.h"
+#include "base/error.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   try {

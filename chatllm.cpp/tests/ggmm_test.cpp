@@ -2,8 +2,8 @@
 #include "model/ggmm.h"
 
 #include "asr/session.h"
+#include "base/error.h"
 #include "check.h"
-#include "model/error.h"
 #include "session_helpers.h"
 
 using namespace chatllm;

@@ -1,8 +1,8 @@
 // The reader of metadata.
-#include "model/json.h"
+#include "base/json.h"
 
+#include "base/error.h"
 #include "check.h"
-#include "model/error.h"
 #include "random.h"
 
 using namespace chatllm;

@@ -6,10 +6,10 @@
 #include <cstring>
 #include <map>
 
+#include "base/error.h"
+#include "base/memory.h"
 #include "check.h"
 #include "kernel_sets.h"
-#include "model/error.h"
-#include "nn/buffer.h"
 #include "nn/pack.h"
 #include "quantize.h"
 

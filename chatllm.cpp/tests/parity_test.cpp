@@ -2,9 +2,9 @@
 // ones, windows are what full attention is up to 8 s, blocks of a prefill are one pass.
 #include <algorithm>
 
+#include "base/error.h"
 #include "check.h"
 #include "kernel_sets.h"
-#include "model/error.h"
 #include "session_helpers.h"
 
 using namespace chatllm;

@@ -6,9 +6,9 @@
 #include <set>
 #include <thread>
 
+#include "base/error.h"
 #include "check.h"
 #include "kernel_sets.h"
-#include "model/error.h"
 #include "session_helpers.h"
 
 #if defined(__linux__)

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "base/utf8.h"
 #include "model/ggmm.h"
-#include "model/utf8.h"
 #include "quantize.h"
 
 namespace test {

@@ -1,5 +1,5 @@
 // The thread pool: every task once, whatever the number of threads, asleep or awake.
-#include "nn/thread_pool.h"
+#include "base/thread_pool.h"
 
 #include <algorithm>
 #include <chrono>

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "base/error.h"
 #include "check.h"
-#include "model/error.h"
 #include "model/unicode.h"
 #include "synthetic_model.h"
 

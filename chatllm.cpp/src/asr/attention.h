@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "nn/buffer.h"
+#include "base/memory.h"
 #include "nn/kernels.h"
 
 namespace chatllm {

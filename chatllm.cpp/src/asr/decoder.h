@@ -1,8 +1,8 @@
 // The text decoder (Qwen3): RMSNorm, GQA with per-head norms and rotary positions, SwiGLU, over a KV cache.
 #pragma once
 
-#include "asr/abort.h"
 #include "asr/kv_cache.h"
+#include "base/abort.h"
 #include "model/weights.h"
 
 namespace chatllm {

@@ -1,7 +1,7 @@
 // The audio encoder: mel chunks -> three convolutions -> transformer over windows of chunks -> the decoder's width.
 #pragma once
 
-#include "asr/abort.h"
+#include "base/abort.h"
 #include "model/weights.h"
 
 namespace chatllm {

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "nn/buffer.h"
+#include "base/memory.h"
 
 namespace chatllm {
 

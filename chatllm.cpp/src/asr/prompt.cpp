@@ -1,6 +1,6 @@
 #include "asr/prompt.h"
 
-#include "model/error.h"
+#include "base/error.h"
 
 namespace chatllm {
 
@@ -8,8 +8,7 @@ PromptBuilder::PromptBuilder(const Tokenizer &tokenizer) : tokenizer_(tokenizer)
   auto special = [&](const char *name) {
     const int32_t id = tokenizer.special(name);
     if (id < 0)
-      fail(CHATLLM_ASR_BAD_MODEL,
-           format("the model file lacks the special token %s: it is not a Qwen3-ASR model", name));
+      fail(Status::BadModel, format("the model file lacks the special token %s: it is not a Qwen3-ASR model", name));
     return id;
   };
   im_start_ = special("<|im_start|>");
@@ -65,7 +64,7 @@ std::string resolve_language(const std::vector<std::string> &languages, const st
     if (lower(language) == wanted) return language;
     known += (known.empty() ? "" : ", ") + language;
   }
-  fail(CHATLLM_ASR_BAD_ARGUMENT, format("unknown language '%s': use auto or one of %s", name.c_str(), known.c_str()));
+  fail(Status::BadArgument, format("unknown language '%s': use auto or one of %s", name.c_str(), known.c_str()));
 }
 
 }  // namespace chatllm

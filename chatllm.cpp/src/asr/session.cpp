@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "asr/clock.h"
 #include "asr/loop_guard.h"
-#include "model/error.h"
+#include "base/clock.h"
+#include "base/error.h"
 
 namespace chatllm {
 
@@ -33,12 +33,12 @@ Session::Session(const SessionSettings &settings)
 }
 
 void Session::check_audio(const float *pcm, int64_t samples) const {
-  if (pcm == nullptr || samples <= 0) fail(CHATLLM_ASR_BAD_AUDIO, "the audio has no samples");
+  if (pcm == nullptr || samples <= 0) fail(Status::BadAudio, "the audio has no samples");
   for (int64_t i = 0; i < samples; ++i)
     if (!std::isfinite(pcm[i]))
-      fail(CHATLLM_ASR_BAD_AUDIO, format("sample %lld of the audio is not a finite number: clean the recording first",
-                                         static_cast<long long>(i)));
-  if (mel_.frames(samples) < 1) fail(CHATLLM_ASR_BAD_AUDIO, "the audio is shorter than one frame (10 ms)");
+      fail(Status::BadAudio, format("sample %lld of the audio is not a finite number: clean the recording first",
+                                    static_cast<long long>(i)));
+  if (mel_.frames(samples) < 1) fail(Status::BadAudio, "the audio is shorter than one frame (10 ms)");
 }
 
 const float *Session::padded(const float *pcm, int64_t *samples) {
@@ -54,7 +54,7 @@ Prompt Session::build_prompt(int64_t samples, const RunSettings &settings) const
   const int64_t tokens = model_->config().encoder.total_tokens(mel_.frames(samples));
   auto check = [&](int64_t count) {
     if (count >= settings_.max_context)
-      fail(CHATLLM_ASR_TOO_LONG,
+      fail(Status::TooLong,
            format("the prompt of %lld tokens does not fit the context of %lld: give shorter audio or context text",
                   static_cast<long long>(count), static_cast<long long>(settings_.max_context)));
   };
@@ -74,8 +74,7 @@ void Session::forget() {
 
 void Session::set_cursor(int64_t position) {
   if (position < 0 || position > decoder_.length())
-    fail(CHATLLM_ASR_BAD_ARGUMENT,
-         format("the cursor must be from 0 to %lld", static_cast<long long>(decoder_.length())));
+    fail(Status::BadArgument, format("the cursor must be from 0 to %lld", static_cast<long long>(decoder_.length())));
   decoder_.truncate(position);
   if (position < static_cast<int64_t>(before_audio_.size())) before_audio_.clear();
   pending_ = -1;
@@ -234,14 +233,14 @@ void Session::run(const float *pcm, int64_t samples, const RunSettings &settings
 }
 
 void Session::continue_with(const std::string &suffix, int64_t max_new_tokens, const TokenSink &sink) {
-  if (!answered_) fail(CHATLLM_ASR_BAD_ARGUMENT, "there is no answer to continue: run on audio first");
+  if (!answered_) fail(Status::BadArgument, "there is no answer to continue: run on audio first");
   timed_run([&] {
     std::vector<int32_t> ids = model_->tokenizer().encode(suffix);
     if (pending_ >= 0) ids.insert(ids.begin(), pending_);
-    if (ids.empty()) fail(CHATLLM_ASR_BAD_ARGUMENT, "the answer is complete: give a suffix to continue after");
+    if (ids.empty()) fail(Status::BadArgument, "the answer is complete: give a suffix to continue after");
     if (decoder_.length() + static_cast<int64_t>(ids.size()) >= settings_.max_context)
-      fail(CHATLLM_ASR_TOO_LONG, format("the conversation does not fit the context of %lld tokens",
-                                        static_cast<long long>(settings_.max_context)));
+      fail(Status::TooLong, format("the conversation does not fit the context of %lld tokens",
+                                   static_cast<long long>(settings_.max_context)));
     const int64_t stride = row_stride(model_->config().decoder.hidden);
     float *x = embeddings_.reserve(ids.size() * static_cast<size_t>(stride));
     for (size_t i = 0; i < ids.size(); ++i) model_->embed(ids[i], x + static_cast<int64_t>(i) * stride);
@@ -272,7 +271,7 @@ std::vector<float> Session::encode(const float *pcm, int64_t samples, bool full_
     out.resize(static_cast<size_t>(shape[0] * shape[1]));
     encoder_.run(mel.data(), mel_shape[1], full_attention, out.data(), shape[1], abort_);
   });
-  if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(CHATLLM_ASR_ERROR, "encoding was aborted");
+  if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(Status::Error, "encoding was aborted");
   return out;
 }
 
@@ -285,7 +284,7 @@ std::vector<float> Session::prefill_logits(const float *pcm, int64_t samples, co
     timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
     prefill(pcm, samples, settings, out.data());
   });
-  if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(CHATLLM_ASR_ERROR, "prefill was aborted");
+  if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(Status::Error, "prefill was aborted");
   return out;
 }
 

@@ -6,11 +6,11 @@
 #include <memory>
 #include <string>
 
-#include "asr/abort.h"
 #include "asr/decoder.h"
 #include "asr/encoder.h"
 #include "asr/prompt.h"
 #include "audio/mel.h"
+#include "base/abort.h"
 #include "libchatllm_asr.h"
 
 namespace chatllm {

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "nn/buffer.h"
-#include "nn/thread_pool.h"
+#include "base/memory.h"
+#include "base/thread_pool.h"
 
 namespace chatllm {
 

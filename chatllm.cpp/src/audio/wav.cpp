@@ -9,8 +9,8 @@
 #include <numeric>
 
 #include "audio/mel.h"
-#include "model/error.h"
-#include "model/mapped_file.h"
+#include "base/error.h"
+#include "base/mapped_file.h"
 
 namespace chatllm {
 
@@ -51,7 +51,7 @@ float sample(const uint8_t *at, const WavFormat &f) {
 }  // namespace
 
 std::vector<float> decode_wav(const uint8_t *data, size_t size, const std::string &name) {
-  auto bad = [&](const std::string &why) { fail(CHATLLM_ASR_BAD_AUDIO, "'" + name + "' " + why); };
+  auto bad = [&](const std::string &why) { fail(Status::BadAudio, "'" + name + "' " + why); };
   if (size == 0) bad("is empty");
   if (size < 12 || std::memcmp(data, "RIFF", 4) != 0 || std::memcmp(data + 8, "WAVE", 4) != 0)
     bad("is not a WAV file: convert it first (16-bit PCM, 16 kHz, mono is best)");
@@ -100,16 +100,16 @@ std::vector<float> read_wav(const std::string &path) {
 #else
   std::unique_ptr<FILE, Close> file(std::fopen(path.c_str(), "rb"));
 #endif
-  if (!file) fail(CHATLLM_ASR_BAD_AUDIO, format("cannot open audio file '%s': %s", path.c_str(), std::strerror(errno)));
+  if (!file) fail(Status::BadAudio, format("cannot open audio file '%s': %s", path.c_str(), std::strerror(errno)));
   std::vector<uint8_t> data;
   uint8_t part[1 << 16];
   for (size_t n; (n = std::fread(part, 1, sizeof part, file.get())) > 0;) {
     if (data.size() + n > kLargestFile)
-      fail(CHATLLM_ASR_BAD_AUDIO, format("audio file '%s' is larger than 4 GiB: cut it first", path.c_str()));
+      fail(Status::BadAudio, format("audio file '%s' is larger than 4 GiB: cut it first", path.c_str()));
     data.insert(data.end(), part, part + n);
   }
   if (std::ferror(file.get()))
-    fail(CHATLLM_ASR_BAD_AUDIO, format("cannot read audio file '%s': %s", path.c_str(), std::strerror(errno)));
+    fail(Status::BadAudio, format("cannot read audio file '%s': %s", path.c_str(), std::strerror(errno)));
   return decode_wav(data.data(), data.size(), path);
 }
 
@@ -162,7 +162,7 @@ std::vector<uint8_t> decode_base64(const char *text) {
                       : c == '+'             ? 62
                       : c == '/'             ? 63
                                              : -1;
-    if (value < 0) fail(CHATLLM_ASR_BAD_ARGUMENT, "the audio data of the message is not base64");
+    if (value < 0) fail(Status::BadArgument, "the audio data of the message is not base64");
     bits = bits << 6 | static_cast<uint32_t>(value);
     have += 6;
     if (have >= 8) {

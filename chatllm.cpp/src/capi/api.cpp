@@ -5,13 +5,14 @@
 #include <mutex>
 #include <new>
 
+#include "base/error.h"
 #include "capi/object.h"
-#include "model/error.h"
 #include "model/ggmm.h"
 #include "nn/peak.h"
 
 using chatllm::fail;
 using chatllm::Object;
+using chatllm::Status;
 
 struct chatllm_obj : Object {};
 
@@ -36,7 +37,7 @@ int no_object() {
 }
 
 const char *require(const char *text, const char *what) {
-  if (text == nullptr) fail(CHATLLM_ASR_BAD_ARGUMENT, chatllm::format("%s is NULL", what));
+  if (text == nullptr) fail(Status::BadArgument, chatllm::format("%s is NULL", what));
   return text;
 }
 
@@ -66,7 +67,7 @@ void hand_over(const std::vector<float> &values, float **data) {
 }
 
 void require_outputs(float **data, const int64_t *shape) {
-  if (data == nullptr || shape == nullptr) fail(CHATLLM_ASR_BAD_ARGUMENT, "the place for the result is NULL");
+  if (data == nullptr || shape == nullptr) fail(Status::BadArgument, "the place for the result is NULL");
   *data = nullptr;
 }
 
@@ -305,7 +306,7 @@ int API_CALL chatllm_asr_run(struct chatllm_obj *obj, const float *pcm, int64_t 
 int API_CALL chatllm_asr_get_timings(struct chatllm_obj *obj, chatllm_asr_timings *timings) {
   return call(obj, [&] {
     if (timings == nullptr || timings->size < sizeof(chatllm_asr_timings))
-      fail(CHATLLM_ASR_BAD_ARGUMENT, "the timings' size is not set: they come from another version of the header");
+      fail(Status::BadArgument, "the timings' size is not set: they come from another version of the header");
     *timings = obj->session().timings();
     timings->size = sizeof(chatllm_asr_timings);
   });
@@ -367,14 +368,14 @@ int API_CALL chatllm_asr_measure_machine(const char *kernels, int threads, chatl
   try {
     try {
       if (machine == nullptr || machine->size < sizeof(chatllm_asr_machine))
-        fail(CHATLLM_ASR_BAD_ARGUMENT, "the machine's size is not set: it comes from another version of the header");
+        fail(Status::BadArgument, "the machine's size is not set: it comes from another version of the header");
       chatllm::ThreadPool pool(chatllm::thread_count(threads));
       const chatllm::Roofline r = chatllm::measure_roofline(chatllm::choose_kernels(kernels), pool);
       *machine = {sizeof(chatllm_asr_machine), pool.size(), r.int8_ops, r.bf16_ops, r.float_ops, r.read_bytes};
       return CHATLLM_ASR_OK;
     } catch (const chatllm::Error &e) {
       chatllm::thread_error() = e.what();
-      return e.status();
+      return chatllm::c_status(e.status());
     } catch (const std::exception &) {
       chatllm::thread_error() = "memory or threads are short";
       return CHATLLM_ASR_NO_MEMORY;

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "asr/clock.h"
 #include "audio/wav.h"
-#include "model/error.h"
-#include "model/utf8.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/utf8.h"
 
 #if !defined(_WIN32)
 #include <unistd.h>
@@ -24,6 +24,26 @@ long current_process() {
 }
 
 }  // namespace
+
+int c_status(Status status) {
+  switch (status) {
+    case Status::BadArgument:
+      return CHATLLM_ASR_BAD_ARGUMENT;
+    case Status::BadModel:
+      return CHATLLM_ASR_BAD_MODEL;
+    case Status::BadAudio:
+      return CHATLLM_ASR_BAD_AUDIO;
+    case Status::NoMemory:
+      return CHATLLM_ASR_NO_MEMORY;
+    case Status::NotStarted:
+      return CHATLLM_ASR_NOT_STARTED;
+    case Status::TooLong:
+      return CHATLLM_ASR_TOO_LONG;
+    case Status::Error:
+      break;
+  }
+  return CHATLLM_ASR_ERROR;
+}
 
 std::string &thread_error() {
   static thread_local std::string error;
@@ -67,11 +87,11 @@ int Object::finish_error(int status, const std::string &message) noexcept {
 }
 
 void Object::unsupported(const char *what) {
-  fail(CHATLLM_ASR_ERROR, format("%s has no meaning for speech recognition", what));
+  fail(Status::Error, format("%s has no meaning for speech recognition", what));
 }
 
 Session &Object::session() {
-  if (!session_) fail(CHATLLM_ASR_NOT_STARTED, "no model is loaded: call chatllm_start first");
+  if (!session_) fail(Status::NotStarted, "no model is loaded: call chatllm_start first");
   return *session_;
 }
 
@@ -126,7 +146,7 @@ RunSettings Object::settings(const chatllm_asr_options *given) const {
   s.full_attention = options_.full_attention;
   if (given == nullptr) return s;
   if (given->size < sizeof(chatllm_asr_options))
-    fail(CHATLLM_ASR_BAD_ARGUMENT, "the options' size is not set: they come from another version of the header");
+    fail(Status::BadArgument, "the options' size is not set: they come from another version of the header");
   if (given->language != nullptr) s.language = given->language;
   if (given->context != nullptr) s.context = given->context;
   if (given->prefix != nullptr) s.prefix = given->prefix;
@@ -173,24 +193,23 @@ void Object::run(const float *pcm, int64_t samples, const RunSettings &settings)
 std::vector<float> Object::audio_of(const std::string &text) const {
   const std::string &open = options_.tag_open, &close = options_.tag_close;
   if (open.empty() || close.empty())
-    fail(CHATLLM_ASR_BAD_ARGUMENT,
+    fail(Status::BadArgument,
          "speech recognition needs audio: give --multimedia_file_tags {{ }} and a text such as "
          "{{audio:/path/file.wav}}");
   std::vector<float> audio;
   for (size_t at = text.find(open); at != std::string::npos; at = text.find(open, at)) {
     const size_t begin = at + open.size(), end = text.find(close, begin);
-    if (end == std::string::npos)
-      fail(CHATLLM_ASR_BAD_ARGUMENT, format("a file tag does not end with '%s'", close.c_str()));
+    if (end == std::string::npos) fail(Status::BadArgument, format("a file tag does not end with '%s'", close.c_str()));
     const std::string tag = text.substr(begin, end - begin);
     if (tag.rfind("audio:", 0) != 0)
-      fail(CHATLLM_ASR_BAD_ARGUMENT,
+      fail(Status::BadArgument,
            format("the file tag '%s' is not audio: speech recognition takes {{audio:PATH}}", tag.c_str()));
-    if (!audio.empty()) fail(CHATLLM_ASR_BAD_ARGUMENT, "the text names several audio files: give one at a time");
+    if (!audio.empty()) fail(Status::BadArgument, "the text names several audio files: give one at a time");
     audio = read_wav(tag.substr(6));
     at = end + close.size();
   }
   if (audio.empty())
-    fail(CHATLLM_ASR_BAD_ARGUMENT,
+    fail(Status::BadArgument,
          format("the text has no audio tag: give %saudio:/path/file.wav%s", open.c_str(), close.c_str()));
   return audio;
 }
@@ -206,9 +225,9 @@ void Object::run_text(const std::string &text) {
 void Object::append_to_message(const std::string &type, const char *data) {
   if (type == "text") return;  // the prompt of this model holds audio only; its text is the context
   if (type != "audio")
-    fail(CHATLLM_ASR_BAD_ARGUMENT,
+    fail(Status::BadArgument,
          format("a message part of type '%s' has no meaning for speech recognition", type.c_str()));
-  if (!message.empty()) fail(CHATLLM_ASR_BAD_ARGUMENT, "the message has audio already: give one recording at a time");
+  if (!message.empty()) fail(Status::BadArgument, "the message has audio already: give one recording at a time");
   const std::vector<uint8_t> file = decode_base64(data);
   message = decode_wav(file.data(), file.size(), "the audio of the message");
 }
@@ -218,7 +237,7 @@ void Object::run_message() {
   const std::vector<float> audio = std::move(message);
   message.clear();
   generation([&](const Session::TokenSink &sink) {
-    if (audio.empty()) fail(CHATLLM_ASR_BAD_ARGUMENT, "the message has no audio: append a part of type audio");
+    if (audio.empty()) fail(Status::BadArgument, "the message has no audio: append a part of type audio");
     s.run(audio.data(), static_cast<int64_t>(audio.size()), settings(nullptr), sink);
   });
 }

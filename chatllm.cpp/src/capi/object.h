@@ -10,9 +10,9 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "capi/options.h"
 #include "libchatllm_asr.h"
-#include "model/error.h"
 
 namespace chatllm {
 
@@ -100,6 +100,9 @@ class Object {
   long process_;
 };
 
+// The C API's code for an error of the engine.
+int c_status(Status status);
+
 // The last failure on this thread that had no object.
 std::string &thread_error();
 
@@ -112,7 +115,7 @@ int Object::guarded(F &&body) noexcept {
     } catch (const Reported &e) {
       return e.status;
     } catch (const Error &e) {
-      return finish_error(e.status(), e.what());
+      return finish_error(c_status(e.status()), e.what());
     } catch (const std::bad_alloc &) {
       return finish_error(CHATLLM_ASR_NO_MEMORY,
                           "memory is short: close other models or programs, or use a smaller model");

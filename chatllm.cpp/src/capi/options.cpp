@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <iterator>
 
-#include "model/error.h"
+#include "base/error.h"
 
 namespace chatllm {
 
@@ -26,8 +26,8 @@ int64_t number(const std::string &option, const std::string &text, int64_t low, 
   char *end = nullptr;
   const long long value = std::strtoll(text.c_str(), &end, 10);
   if (text.empty() || *end != '\0' || value < low || value > high)
-    fail(CHATLLM_ASR_BAD_ARGUMENT, format("option %s takes a whole number from %lld to %lld, not '%s'", option.c_str(),
-                                          static_cast<long long>(low), static_cast<long long>(high), text.c_str()));
+    fail(Status::BadArgument, format("option %s takes a whole number from %lld to %lld, not '%s'", option.c_str(),
+                                     static_cast<long long>(low), static_cast<long long>(high), text.c_str()));
   return value;
 }
 
@@ -38,7 +38,7 @@ Options Options::parse(const std::vector<std::string> &words) {
   size_t at = 0;
   std::string option;
   auto value = [&]() -> const std::string & {
-    if (at >= words.size()) fail(CHATLLM_ASR_BAD_ARGUMENT, format("option %s needs a value", option.c_str()));
+    if (at >= words.size()) fail(Status::BadArgument, format("option %s needs a value", option.c_str()));
     return words[at++];
   };
   auto integer = [&](int64_t low) { return number(option, value(), low, 1 << 30); };
@@ -66,7 +66,7 @@ Options Options::parse(const std::vector<std::string> &words) {
     } else if (name == "--attention") {
       const std::string &kind = value();
       if (kind != "window" && kind != "full")
-        fail(CHATLLM_ASR_BAD_ARGUMENT, format("option --attention takes window or full, not '%s'", kind.c_str()));
+        fail(Status::BadArgument, format("option --attention takes window or full, not '%s'", kind.c_str()));
       o.full_attention = kind == "full";
     } else if (name == "--multimedia-file-tags") {
       o.tag_open = value();
@@ -82,11 +82,11 @@ Options Options::parse(const std::vector<std::string> &words) {
     } else {
       const auto *ignored =
           std::find_if(std::begin(kIgnored), std::end(kIgnored), [&](const Ignored &i) { return name == i.name; });
-      if (ignored == std::end(kIgnored)) fail(CHATLLM_ASR_BAD_ARGUMENT, format("unknown option '%s'", option.c_str()));
+      if (ignored == std::end(kIgnored)) fail(Status::BadArgument, format("unknown option '%s'", option.c_str()));
       for (int i = 0; i < ignored->values; ++i) value();
     }
   }
-  if (o.session.model_path.empty()) fail(CHATLLM_ASR_BAD_ARGUMENT, "no model is named: give -m PATH");
+  if (o.session.model_path.empty()) fail(Status::BadArgument, "no model is named: give -m PATH");
   return o;
 }
 

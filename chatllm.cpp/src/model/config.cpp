@@ -1,6 +1,6 @@
 #include "model/config.h"
 
-#include "model/error.h"
+#include "base/error.h"
 
 namespace chatllm {
 
@@ -39,14 +39,12 @@ Config Config::read(const GgmmFile &file) {
   e.chunk_frames = 2 * n_window;
   e.window_chunks = n_window_infer / e.chunk_frames;
   if (e.d_model % e.heads != 0 || e.d_model % 2 != 0)
-    fail(CHATLLM_ASR_BAD_MODEL,
+    fail(Status::BadModel,
          format("the model file is damaged: %d encoder heads do not divide a width of %d", e.heads, e.d_model));
-  if (e.window_chunks < 1)
-    fail(CHATLLM_ASR_BAD_MODEL, "the model file is damaged: n_window_infer is less than a chunk");
+  if (e.window_chunks < 1) fail(Status::BadModel, "the model file is damaged: n_window_infer is less than a chunk");
   if (e.output_dim != h.hidden)
-    fail(CHATLLM_ASR_BAD_MODEL,
-         format("the model file is damaged: the encoder's output (%d) does not fit the decoder (%d)", e.output_dim,
-                h.hidden));
+    fail(Status::BadModel, format("the model file is damaged: the encoder's output (%d) does not fit the decoder (%d)",
+                                  e.output_dim, h.hidden));
 
   DecoderConfig &d = c.decoder;
   d.vocab = h.vocab_size;
@@ -60,7 +58,7 @@ Config Config::read(const GgmmFile &file) {
   d.rope_theta = h.rope_theta;
   d.rms_eps = static_cast<float>(text["rms_norm_eps"].number(1e-6));
   if (!(d.rms_eps > 0 && d.rms_eps < 1))
-    fail(CHATLLM_ASR_BAD_MODEL, "the model file is damaged: rms_norm_eps is out of range");
+    fail(Status::BadModel, "the model file is damaged: rms_norm_eps is out of range");
 
   for (const Json &language : root["support_languages"].items())
     if (!language.string().empty()) c.languages.push_back(language.string());

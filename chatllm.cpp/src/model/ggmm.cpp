@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "model/error.h"
+#include "base/error.h"
 
 namespace chatllm {
 
@@ -22,9 +22,8 @@ class Cursor {
 
   const uint8_t *bytes(size_t n) {
     if (n > end_ - at_)
-      fail(CHATLLM_ASR_BAD_MODEL,
-           format("model file '%s' is truncated or damaged at byte %zu: copy or download it again",
-                  file_.path().c_str(), at_));
+      fail(Status::BadModel, format("model file '%s' is truncated or damaged at byte %zu: copy or download it again",
+                                    file_.path().c_str(), at_));
     const uint8_t *data = file_.data() + at_;
     at_ += n;
     return data;
@@ -65,7 +64,7 @@ GgmmFile::GgmmFile(const std::string &path, bool whole) : file_(std::make_unique
 }
 
 void GgmmFile::bad(const std::string &why) const {
-  fail(CHATLLM_ASR_BAD_MODEL, format("model file '%s' %s", file_->path().c_str(), why.c_str()));
+  fail(Status::BadModel, format("model file '%s' %s", file_->path().c_str(), why.c_str()));
 }
 
 void GgmmFile::read_header() {

@@ -8,8 +8,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "model/json.h"
-#include "model/mapped_file.h"
+#include "base/json.h"
+#include "base/mapped_file.h"
 #include "nn/blocks.h"
 
 namespace chatllm {

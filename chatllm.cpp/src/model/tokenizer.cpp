@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "model/error.h"
+#include "base/error.h"
+#include "base/utf8.h"
 #include "model/unicode.h"
-#include "model/utf8.h"
 
 namespace chatllm {
 
@@ -106,9 +106,8 @@ Tokenizer::Tokenizer(const GgmmFile &file) : vocab_size_(file.header().vocab_siz
     char *end = nullptr;
     const long id = std::strtol(member.first.c_str(), &end, 10);
     if (*end != '\0' || member.first.empty() || id < 0 || id >= vocab_size_)
-      fail(CHATLLM_ASR_BAD_MODEL,
-           format("the model file is damaged: special token '%s' has id '%s' outside its vocabulary", name.c_str(),
-                  member.first.c_str()));
+      fail(Status::BadModel, format("the model file is damaged: special token '%s' has id '%s' outside its vocabulary",
+                                    name.c_str(), member.first.c_str()));
     specials_[name] = static_cast<int32_t>(id);
     special_names_[static_cast<int32_t>(id)] = name;
     bytes_[static_cast<size_t>(id)] = name;
@@ -147,7 +146,7 @@ void Tokenizer::encode_piece(const std::string &piece, std::vector<int32_t> *ids
   for (const std::string &part : parts) {
     const auto it = ids_.find(part);
     if (it == ids_.end())
-      fail(CHATLLM_ASR_BAD_MODEL, "the model's vocabulary cannot spell this text: a byte is missing from it");
+      fail(Status::BadModel, "the model's vocabulary cannot spell this text: a byte is missing from it");
     ids->push_back(it->second);
   }
 }

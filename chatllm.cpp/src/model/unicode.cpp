@@ -4,7 +4,7 @@
 #include <iterator>
 #include <tuple>
 
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 namespace chatllm {
 

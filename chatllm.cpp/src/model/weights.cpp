@@ -6,7 +6,7 @@
 #include <map>
 #include <mutex>
 
-#include "model/error.h"
+#include "base/error.h"
 #include "nn/pack.h"
 
 namespace chatllm {
@@ -42,7 +42,7 @@ class Model::Packer {
   const float *vector(const std::string &name, int64_t size) {
     const Tensor &tensor = file_.get(name, {size});
     if (tensor.type != DType::F32)
-      fail(CHATLLM_ASR_BAD_MODEL,
+      fail(Status::BadModel,
            format("the model file is damaged: tensor '%s' is %s instead of f32", name.c_str(), type_name(tensor.type)));
     vectors_.emplace_back(static_cast<size_t>(size));
     std::memcpy(vectors_.back().data(), tensor.data, tensor.bytes);
@@ -63,7 +63,7 @@ class Model::Packer {
   void add_conv(Linear &linear, const std::string &name, int64_t out, int64_t in) {
     const Tensor &tensor = file_.get(name + ".weight", {out, in, 3, 3});
     if (tensor.type != DType::F16 && tensor.type != DType::F32)
-      fail(CHATLLM_ASR_BAD_MODEL,
+      fail(Status::BadModel,
            format("the model file is damaged: tensor '%s.weight' is neither f16 nor f32", name.c_str()));
     const size_t size = tensor.type == DType::F16 ? 2 : 4;
     std::vector<uint8_t> permuted(tensor.bytes);
@@ -153,7 +153,7 @@ class Model::Packer {
 Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
     : file_(path), config_(Config::read(file_)), tokenizer_(file_) {
   if (file_.header().model_type != kModelQwen3Asr)
-    fail(CHATLLM_ASR_BAD_MODEL,
+    fail(Status::BadModel,
          format("model file '%s' holds the forced aligner, which this engine cannot run: it does not transcribe; use a "
                 "Qwen3-ASR model",
                 path.c_str()));

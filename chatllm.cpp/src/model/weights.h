@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/memory.h"
 #include "model/config.h"
 #include "model/ggmm.h"
 #include "model/tokenizer.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "model/error.h"
+#include "base/error.h"
 #include "nn/kernels.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -151,7 +151,7 @@ const Kernels &choose_kernels(const char *name) {
   if (name == nullptr || *name == '\0' || std::strcmp(name, "auto") == 0) return *sets.front();
   for (const Kernels *set : sets)
     if (std::strcmp(set->name, name) == 0) return *set;
-  fail(CHATLLM_ASR_BAD_ARGUMENT,
+  fail(Status::BadArgument,
        format("there is no kernel set '%s' for this CPU: use auto or one of %s", name, kernel_names()));
 }
 

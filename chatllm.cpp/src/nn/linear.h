@@ -3,9 +3,9 @@
 
 #include <vector>
 
-#include "nn/buffer.h"
+#include "base/memory.h"
+#include "base/thread_pool.h"
 #include "nn/kernels.h"
-#include "nn/thread_pool.h"
 
 namespace chatllm {
 

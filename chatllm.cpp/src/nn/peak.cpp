@@ -5,7 +5,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "model/mapped_file.h"
+#include "base/memory.h"
 
 namespace chatllm {
 

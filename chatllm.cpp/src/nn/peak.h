@@ -1,8 +1,8 @@
 // What the machine can do: rates of the instructions that the kernels are made of, and of reading memory.
 #pragma once
 
+#include "base/thread_pool.h"
 #include "nn/kernels.h"
-#include "nn/thread_pool.h"
 
 namespace chatllm {
 

@@ -1,4 +1,4 @@
-// A file mapped read-only, and anonymous memory that goes back to the system at once when it is freed.
+// A file mapped read-only.
 #pragma once
 
 #include <cstddef>
@@ -42,25 +42,5 @@ class MappedFile {
   void *file_ = nullptr, *mapping_ = nullptr;
 #endif
 };
-
-// Zeroed pages straight from the system, on huge pages where it has them.
-class Pages {
- public:
-  Pages() = default;
-  explicit Pages(size_t bytes);  // throws std::bad_alloc
-  ~Pages() { reset(); }
-  Pages(Pages &&o) noexcept : data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
-  Pages &operator=(Pages &&o) noexcept;
-  void reset() noexcept;
-  uint8_t *data() const { return data_; }
-  size_t size() const { return size_; }
-
- private:
-  uint8_t *data_ = nullptr;
-  size_t size_ = 0;
-};
-
-// Asks the allocator to give free memory back to the system.
-void trim_heap();
 
 }  // namespace chatllm

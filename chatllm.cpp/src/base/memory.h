@@ -1,6 +1,4 @@
-// Memory for intermediate results: aligned for vectors, not initialized, grows and never shrinks by itself. Large
-// blocks are pages of the system's: freed, they are gone, where an allocator would keep some of them in the arena of a
-// thread.
+// Memory that goes back to the system at once when it is freed.
 #pragma once
 
 #include <cstddef>
@@ -8,10 +6,28 @@
 #include <new>
 #include <utility>
 
-#include "model/mapped_file.h"
-
 namespace chatllm {
 
+// Zeroed pages straight from the system, on huge pages where it has them.
+class Pages {
+ public:
+  Pages() = default;
+  explicit Pages(size_t bytes);  // throws std::bad_alloc
+  ~Pages() { reset(); }
+  Pages(Pages &&o) noexcept : data_(o.data_), size_(o.size_) { o.data_ = nullptr, o.size_ = 0; }
+  Pages &operator=(Pages &&o) noexcept;
+  void reset() noexcept;
+  uint8_t *data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  uint8_t *data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Memory for intermediate results: aligned for vectors, not initialized, grows and never shrinks by itself. Large
+// blocks are pages of the system's: freed, they are gone, where an allocator would keep some of them in the arena of a
+// thread.
 template <class T>
 class Buffer {
  public:
@@ -65,5 +81,8 @@ class Buffer {
   size_t capacity_ = 0;
   Pages pages_;
 };
+
+// Asks the allocator to give free memory back to the system.
+void trim_heap();
 
 }  // namespace chatllm

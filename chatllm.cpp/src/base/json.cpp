@@ -1,11 +1,11 @@
-#include "model/json.h"
+#include "base/json.h"
 
 #include <cmath>
 #include <locale>
 #include <sstream>
 
-#include "model/error.h"
-#include "model/utf8.h"
+#include "base/error.h"
+#include "base/utf8.h"
 
 namespace chatllm {
 
@@ -25,7 +25,7 @@ class JsonParser {
   static constexpr int64_t kMaxValues = 1 << 22;  // a value takes many times the memory of its two bytes of text
 
   [[noreturn]] static void bad(const char *why) {
-    fail(CHATLLM_ASR_BAD_MODEL, format("the model file's metadata is not valid JSON: %s", why));
+    fail(Status::BadModel, format("the model file's metadata is not valid JSON: %s", why));
   }
 
   void skip_space() {
@@ -196,7 +196,7 @@ const Json &Json::operator[](const char *key) const {
 
 int Json::integer(const char *what, int low, int high) const {
   if (kind_ != Kind::Number || !(number_ >= low && number_ <= high) || number_ != std::floor(number_))
-    fail(CHATLLM_ASR_BAD_MODEL,
+    fail(Status::BadModel,
          format("the model file's metadata has no usable %s (an integer from %d to %d)", what, low, high));
   return static_cast<int>(number_);
 }

@@ -1,25 +1,11 @@
-// Errors inside the engine: exceptions that carry a status of the C API; they never cross the C boundary.
+// printf into a string.
 #pragma once
 
 #include <cstdarg>
 #include <cstdio>
-#include <exception>
 #include <string>
 
-#include "libchatllm_asr.h"
-
 namespace chatllm {
-
-class Error : public std::exception {
- public:
-  Error(int status, std::string message) : status_(status), message_(std::move(message)) {}
-  const char *what() const noexcept override { return message_.c_str(); }
-  int status() const noexcept { return status_; }
-
- private:
-  int status_;
-  std::string message_;
-};
 
 #if defined(__MINGW32__)
 __attribute__((format(gnu_printf, 1, 2)))
@@ -36,10 +22,6 @@ inline std::string format(const char *pattern, ...) {
   if (size > 0) vsnprintf(&text[0], text.size() + 1, pattern, again);
   va_end(again);
   return text;
-}
-
-[[noreturn]] inline void fail(int status, const std::string &message) {
-  throw Error(status, message);
 }
 
 }  // namespace chatllm

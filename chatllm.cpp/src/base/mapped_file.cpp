@@ -1,11 +1,10 @@
-#include "model/mapped_file.h"
+#include "base/mapped_file.h"
 
 #include <cerrno>
 #include <cstring>
-#include <new>
 #include <tuple>
 
-#include "model/error.h"
+#include "base/error.h"
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -18,9 +17,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#endif
-#if defined(__GLIBC__)
-#include <malloc.h>
 #endif
 
 namespace chatllm {
@@ -49,12 +45,12 @@ std::string reason(DWORD code) {
 MappedFile::MappedFile(const std::string &path) : path_(path) {
   const DWORD attributes = GetFileAttributesW(to_wide(path).c_str());
   if (attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0)
-    fail(CHATLLM_ASR_BAD_MODEL, format("'%s' is not a regular file", path.c_str()));
+    fail(Status::BadModel, format("'%s' is not a regular file", path.c_str()));
   HANDLE file = CreateFileW(to_wide(path).c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING,
                             FILE_ATTRIBUTE_NORMAL, nullptr);
   if (file == INVALID_HANDLE_VALUE) {
     const DWORD code = GetLastError();
-    fail(CHATLLM_ASR_BAD_MODEL, format("cannot open model file '%s': %s", path.c_str(), reason(code).c_str()));
+    fail(Status::BadModel, format("cannot open model file '%s': %s", path.c_str(), reason(code).c_str()));
   }
   BY_HANDLE_FILE_INFORMATION info;
   HANDLE mapping = nullptr;
@@ -74,9 +70,9 @@ MappedFile::MappedFile(const std::string &path) : path_(path) {
     const DWORD code = GetLastError();
     if (mapping != nullptr) CloseHandle(mapping);
     CloseHandle(file);
-    if (!regular) fail(CHATLLM_ASR_BAD_MODEL, format("'%s' is not a regular file", path.c_str()));
-    if (size_ == 0) fail(CHATLLM_ASR_BAD_MODEL, format("model file '%s' is empty", path.c_str()));
-    fail(CHATLLM_ASR_BAD_MODEL, format("cannot map model file '%s': %s", path.c_str(), reason(code).c_str()));
+    if (!regular) fail(Status::BadModel, format("'%s' is not a regular file", path.c_str()));
+    if (size_ == 0) fail(Status::BadModel, format("model file '%s' is empty", path.c_str()));
+    fail(Status::BadModel, format("cannot map model file '%s': %s", path.c_str(), reason(code).c_str()));
   }
   data_ = static_cast<const uint8_t *>(view);
   file_ = file;
@@ -94,23 +90,11 @@ void MappedFile::release(const uint8_t *begin, size_t bytes) const {
   VirtualUnlock(const_cast<uint8_t *>(begin), bytes);  // of pages that are not locked: drops them from the working set
 }
 
-Pages::Pages(size_t bytes) : size_(bytes) {
-  if (bytes == 0) return;
-  data_ = static_cast<uint8_t *>(VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE));
-  if (data_ == nullptr) throw std::bad_alloc();
-}
-
-void Pages::reset() noexcept {
-  if (data_ != nullptr) VirtualFree(data_, 0, MEM_RELEASE);
-  data_ = nullptr, size_ = 0;
-}
-
 #else
 
 MappedFile::MappedFile(const std::string &path) : path_(path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block: it is refused below
-  if (fd < 0)
-    fail(CHATLLM_ASR_BAD_MODEL, format("cannot open model file '%s': %s", path.c_str(), std::strerror(errno)));
+  if (fd < 0) fail(Status::BadModel, format("cannot open model file '%s': %s", path.c_str(), std::strerror(errno)));
   struct stat st;
   void *view = MAP_FAILED;
   const bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
@@ -120,10 +104,10 @@ MappedFile::MappedFile(const std::string &path) : path_(path) {
   }
   const int code = errno;
   close(fd);
-  if (!regular) fail(CHATLLM_ASR_BAD_MODEL, format("'%s' is not a regular file", path.c_str()));
-  if (size_ == 0) fail(CHATLLM_ASR_BAD_MODEL, format("model file '%s' is empty", path.c_str()));
+  if (!regular) fail(Status::BadModel, format("'%s' is not a regular file", path.c_str()));
+  if (size_ == 0) fail(Status::BadModel, format("model file '%s' is empty", path.c_str()));
   if (view == MAP_FAILED)
-    fail(CHATLLM_ASR_BAD_MODEL, format("cannot map model file '%s': %s", path.c_str(), std::strerror(code)));
+    fail(Status::BadModel, format("cannot map model file '%s': %s", path.c_str(), std::strerror(code)));
   data_ = static_cast<const uint8_t *>(view);
   identity_.device = static_cast<uint64_t>(st.st_dev);
   identity_.inode = static_cast<uint64_t>(st.st_ino);
@@ -159,37 +143,6 @@ void MappedFile::release(const uint8_t *begin, size_t bytes) const {
   advise(begin, bytes, MADV_DONTNEED, false);
 }
 
-Pages::Pages(size_t bytes) : size_(bytes) {
-  if (bytes == 0) return;
-  void *view = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (view == MAP_FAILED) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  constexpr size_t kHuge = size_t{2} << 20;
-  if (bytes >= 2 * kHuge) madvise(view, bytes, MADV_HUGEPAGE);
 #endif
-  data_ = static_cast<uint8_t *>(view);
-}
-
-void Pages::reset() noexcept {
-  if (data_ != nullptr) munmap(data_, size_);
-  data_ = nullptr, size_ = 0;
-}
-
-#endif
-
-Pages &Pages::operator=(Pages &&o) noexcept {
-  if (this != &o) {
-    reset();
-    std::swap(data_, o.data_);
-    std::swap(size_, o.size_);
-  }
-  return *this;
-}
-
-void trim_heap() {
-#if defined(__GLIBC__)
-  malloc_trim(0);
-#endif
-}
 
 }  // namespace chatllm
