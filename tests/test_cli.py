@@ -260,3 +260,26 @@ def test_a_name_that_is_not_utf_8_gets_a_sentence(model_file: Path) -> None:
     assert done.returncode == 1
     assert_sentences(done.stderr, "does not exist")
     assert "does not exist" in json.loads(done.stdout.replace(b"\\udce9", b"?"))["error"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shells of Unix")
+def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
+    done = qwen3asr("--show-completion", "bash")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"_QWEN3ASR_COMPLETE=bash_complete" in done.stdout
+    environment = {**os.environ, "_QWEN3ASR_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    for typed, offered in (("qwen3asr conv", "convert"), ("qwen3asr transcribe --max", "--max-new-tokens")):
+        environment.update(COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1))
+        answer = subprocess.run(
+            [sys.executable, "-m", "qwen3asr_native"], env=environment, capture_output=True, check=False
+        )
+        assert offered in answer.stdout.decode()
+    environment = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/fish"}
+    command = [sys.executable, "-m", "qwen3asr_native", "--install-completion"]
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    script = (tmp_path / ".config/fish/completions/qwen3asr.fish").read_text()
+    assert "_QWEN3ASR_COMPLETE=fish_complete" in script
+    environment["SHELL"] = "/bin/tcsh"
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert_sentences(done.stderr, "'tcsh'")

@@ -14,9 +14,19 @@ from conftest import run_python
 def test_no_heavy_module_is_imported() -> None:
     code = """
 import sys, qwen3asr_native
-print([name for name in ("soundfile", "soxr", "typer", "rich", "opencc", "huggingface_hub") if name in sys.modules])
+print([name for name in ("soundfile", "soxr", "click", "rich", "opencc", "huggingface_hub") if name in sys.modules])
 """
     assert run_python(code).stdout.strip() == "[]"
+
+
+def test_the_list_of_commands_needs_no_heavy_module() -> None:
+    code = """
+import sys
+from qwen3asr_native.cli.app import run
+assert run(["--help"]) == 0
+print([name for name in ("soundfile", "soxr", "rich", "opencc", "huggingface_hub", "asyncio") if name in sys.modules])
+"""
+    assert run_python(code).stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident set from /proc")

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from qwen3asr_native import ArgumentError, ConversionError, Model, ModelFileError
+from qwen3asr_native.cli.app import COMMANDS
 from qwen3asr_native.files import hub
 from qwen3asr_native.files.checkpoints import make_checkpoint
 from qwen3asr_native.files.convert import convert
@@ -90,7 +91,8 @@ def test_wrong_input_is_one_sentence(checkpoint: Path, tmp_path: Path, model_fil
     assert_fails(qwen3asr("convert", tmp_path, out), "config.json")
     assert_fails(qwen3asr("convert", checkpoint, out, "--type", "q3_x"), "'q3_x'", "q4_0")
     assert_fails(qwen3asr("convert", checkpoint, out, "--tensor-type", "*", "int9"), "'int9'")
-    assert_fails(qwen3asr("convert", checkpoint, out, "--tensor-type", "*"), "''")
+    done = qwen3asr("convert", checkpoint, out, "--tensor-type", "*")
+    assert (done.returncode, "'--tensor-type' requires 2 arguments" in done.stderr) == (2, True)
     assert_fails(qwen3asr("quantize", checkpoint / "config.json", out), "not a GGMM model file")
     assert not out.exists()
 
@@ -228,14 +230,11 @@ def test_a_forced_aligner_is_described_and_not_run(tmp_path: Path, monkeypatch: 
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-COMMANDS = ["transcribe", "info", "itn", "models", "download", "convert", "quantize", "bench", "leaks"]
-
-
 def test_the_help_lists_every_command_and_where_settings_come_from() -> None:
     done = qwen3asr("--help", TERM="dumb", COLUMNS="200")
     assert done.returncode == 0
     listed = done.stdout.partition("Commands:")[2].partition("Examples:")[0]
-    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == COMMANDS
+    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == list(COMMANDS)
     for name in ("HF_HOME", "HF_HUB_OFFLINE", "INFERENCE_THREADS", "130"):
         assert name in done.stdout
 
@@ -246,7 +245,8 @@ def test_every_command_explains_itself_with_examples_that_it_takes(command: str)
     assert (done.returncode, done.stderr) == (0, "")
     options, _, rest = done.stdout.partition("Examples:")
     examples, _, statuses = rest.partition("Exit status:")
-    assert [line.split()[0] for line in statuses.splitlines() if line.strip()] == ["0", "1", "2", "130"]
+    known = [line.split()[0] for line in statuses.splitlines() if re.match(r"\s*\d", line)]
+    assert known == ["0", "1", "2", "130"]
     lines = [line.partition("#")[0].strip() for line in examples.splitlines() if line.strip()]
     assert lines
     known = set(re.findall(r"(?<!\S)--?[a-z-]+", options))

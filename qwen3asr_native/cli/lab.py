@@ -1,15 +1,18 @@
 """The commands ``qwen3asr bench`` and ``qwen3asr leaks``."""
 
-# No postponed annotations in this file: typer does not read them on Python 3.9.
+from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from . import epilog
+from . import command, epilog, terminal
+from .command import argument, count, option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from ..lab import bench as bench_module
@@ -17,83 +20,64 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-ModelOption = Annotated[
-    Optional[str],
-    typer.Option(
-        "--model", "-m", help="Model file, or NAME for models/NAME.bin. Without it: the built-in mini model."
+_FILE = click.Path(path_type=Path)
+_plot = option("--plot", type=_FILE, metavar="FILE", help="Draw the result into this PNG file.")
+
+
+def _output(default: str) -> Callable[[command.Function], command.Function]:
+    return option(
+        "--output", "-o", type=_FILE, metavar="FILE", default=default, help="JSON file for the whole result."
+    )
+
+
+@command.command(
+    short_help="Measure speed, memory and error rates.",
+    epilog=epilog.closing(
+        "qwen3asr bench --model models/qwen3-asr-0.6b-q4_0.bin --iterations 5 talk.wav",
+        "qwen3asr bench --roofline --plot speed.png talk.wav",
     ),
-]
-ThreadsOption = Annotated[
-    Optional[int],
-    typer.Option(
-        "--threads",
-        "-t",
-        min=1,
-        envvar="INFERENCE_THREADS",
-        help="Threads to compute with; default: all processors.",
-    ),
-]
-PlotOption = Annotated[Optional[Path], typer.Option("--plot", help="Draw the result into this PNG file.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the command line."""
-    app.command(
-        short_help="Measure speed, memory and error rates.",
-        epilog=epilog.closing(
-            "qwen3asr bench --model models/qwen3-asr-0.6b-q4_0.bin --iterations 5 talk.wav",
-            "qwen3asr bench --roofline --plot speed.png talk.wav",
-        ),
-    )(bench)
-    app.command(
-        short_help="Say whether memory, descriptors or threads grow.",
-        epilog=epilog.closing(
-            "qwen3asr leaks --repetitions 200 --plot leaks.png",
-            "qwen3asr leaks --library ./libchatllm.so --compare talk.wav",
-            statuses={"0": "everything is flat", "1": "something grows, or cannot be judged or measured"},
-        ),
-    )(leaks)
-
-
+)
+@argument("files", metavar="FILE...", nargs=-1, required=True, help="Audio files.")
+@command.model
+@count("--iterations", "-n", default=10, help="How often.")
+@count("--warmup", least=0, default=1, help="Iterations before them that are not measured.")
+@option(
+    "--references",
+    metavar="FILE",
+    help="Table of lines FILE<TAB>TEXT with what is said; without it, FILE's own .txt beside it.",
+)
+@option("--language", "-l", envvar="ASR_LANGUAGE", help="Force a language; default: detect.")
+@option("--context", default="", show_default=False, help="Text that helps recognition.")
+@option("--script", help="Chinese script to write, for example zh-TW.")
+@option("--itn", is_flag=True, help="Write spoken Chinese numbers as digits.")
+@command.threads
+@command.context_length
+@count("--max-new-tokens", help="Limit of tokens; default: from the length of the audio.")
+@command.kernels
+@option("--library", help="Another build of chatllm.cpp's library.")
+@option("--reload", is_flag=True, help="Load the model anew for each iteration.")
+@option("--roofline", is_flag=True, help="Measure the machine's limits too, and each stage's share of them.")
+@_output("results/asr_results.json")
+@_plot
 def bench(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Audio files.")],
-    model: ModelOption = None,
-    iterations: Annotated[int, typer.Option("--iterations", "-n", min=1, help="How often.")] = 10,
-    warmup: Annotated[int, typer.Option(min=0, help="Iterations before them that are not measured.")] = 1,
-    references: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Table of lines FILE<TAB>TEXT with what is said; without it, FILE's own .txt beside it."
-        ),
-    ] = None,
-    language: Annotated[
-        Optional[str],
-        typer.Option("--language", "-l", envvar="ASR_LANGUAGE", help="Force a language; default: detect."),
-    ] = None,
-    context: Annotated[str, typer.Option(help="Text that helps recognition.")] = "",
-    script: Annotated[Optional[str], typer.Option(help="Chinese script to write, for example zh-TW.")] = None,
-    itn: Annotated[bool, typer.Option("--itn", help="Write spoken Chinese numbers as digits.")] = False,
-    threads: ThreadsOption = None,
-    context_length: Annotated[
-        Optional[int],
-        typer.Option(min=1, envvar="CONTEXT_LENGTH", help="Most tokens of prompt and answer together."),
-    ] = None,
-    max_new_tokens: Annotated[
-        Optional[int], typer.Option(min=1, help="Limit of tokens; default: from the length of the audio.")
-    ] = None,
-    kernels: Annotated[
-        Optional[str], typer.Option(help="Kernel set, as --version lists them; default: the best one.")
-    ] = None,
-    library: Annotated[Optional[str], typer.Option(help="Another build of chatllm.cpp's library.")] = None,
-    reload: Annotated[bool, typer.Option("--reload", help="Load the model anew for each iteration.")] = False,
-    roofline: Annotated[
-        bool,
-        typer.Option("--roofline", help="Measure the machine's limits too, and each stage's share of them."),
-    ] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for the whole result.")] = Path(
-        "results/asr_results.json"
-    ),
-    plot: PlotOption = None,
+    files: tuple[str, ...],
+    model: str | None,
+    iterations: int,
+    warmup: int,
+    references: str | None,
+    language: str | None,
+    context: str,
+    script: str | None,
+    itn: bool,
+    threads: int | None,
+    context_length: int | None,
+    max_new_tokens: int | None,
+    kernels: str | None,
+    library: str | None,
+    reload: bool,
+    roofline: bool,
+    output: Path,
+    plot: Path | None,
 ) -> None:
     """Measure speed, memory and error rates over repeated transcriptions.
 
@@ -102,18 +86,17 @@ def bench(
     from ..lab import bench as laboratory
     from ..lab import plots
     from ..lab.measure import extra
-    from . import layout
 
     if plot is not None:
         extra("matplotlib")  # better now than after the work
     settings = laboratory.Settings(
         threads, context_length, kernels, library, language, context, script, itn, max_new_tokens, reload
     )
-    with layout.progress((iterations + warmup) * len(files)) as step:
+    with terminal.progress((iterations + warmup) * len(files)) as step:
         report = laboratory.run(
-            files,
+            list(files),
             model,
-            references=laboratory.read_references(files, references),
+            references=laboratory.read_references(list(files), references),
             iterations=iterations,
             warmup=warmup,
             roofline=roofline,
@@ -125,42 +108,56 @@ def bench(
     if plot is not None and report.iterations:
         plots.plot_bench(report, plot)
     if report.interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
-def leaks(
-    audio: Annotated[
-        Optional[str], typer.Argument(metavar="FILE", help="Audio file; default: two seconds of a tone.")
-    ] = None,
-    model: ModelOption = None,
-    repetitions: Annotated[int, typer.Option("--repetitions", "-n", min=1, help="For each way.")] = 100,
-    warmup: Annotated[
-        Optional[int],
-        typer.Option(
-            min=0, help="Repetitions at the beginning that do not count; default: a tenth, at least 5."
-        ),
-    ] = None,
-    way: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            help="recreate (load, run, destroy) or reuse (load once; restart and run); default: both."
-        ),
-    ] = None,
-    library: Annotated[
-        Optional[str], typer.Option(help="Examine this build of chatllm.cpp's library instead of the engine.")
-    ] = None,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="With --library: examine the built-in engine too.")
-    ] = False,
-    threads: ThreadsOption = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of tokens of an answer.")] = 32,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds without a sign of life after which a process is ended.")
-    ] = 600.0,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for the whole result.")] = Path(
-        "results/leaks.json"
+@command.command(
+    short_help="Say whether memory, descriptors or threads grow.",
+    epilog=epilog.closing(
+        "qwen3asr leaks --repetitions 200 --plot leaks.png",
+        "qwen3asr leaks --library ./libchatllm.so --compare talk.wav",
+        statuses={"0": "everything is flat", "1": "something grows, or cannot be judged or measured"},
     ),
-    plot: PlotOption = None,
+)
+@argument("audio", metavar="FILE", required=False, help="Audio file; default: two seconds of a tone.")
+@command.model
+@count("--repetitions", "-n", default=100, help="For each way.")
+@count(
+    "--warmup",
+    least=0,
+    help="Repetitions at the beginning that do not count; default: a tenth, at least 5.",
+)
+@option(
+    "--way",
+    multiple=True,
+    help="recreate (load, run, destroy) or reuse (load once; restart and run); default: both.",
+)
+@option("--library", help="Examine this build of chatllm.cpp's library instead of the engine.")
+@option("--compare", is_flag=True, help="With --library: examine the built-in engine too.")
+@command.threads
+@count("--max-new-tokens", default=32, help="Limit of tokens of an answer.")
+@option(
+    "--timeout",
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    default=600.0,
+    help="Seconds without a sign of life after which a process is ended.",
+)
+@_output("results/leaks.json")
+@_plot
+def leaks(
+    audio: str | None,
+    model: str | None,
+    repetitions: int,
+    warmup: int | None,
+    way: tuple[str, ...],
+    library: str | None,
+    compare: bool,
+    threads: int | None,
+    max_new_tokens: int,
+    timeout: float,
+    output: Path,
+    plot: Path | None,
 ) -> None:
     """Repeat inference in child processes and say whether memory, descriptors or threads grow.
 
@@ -169,12 +166,11 @@ def leaks(
     from ..lab import leaks as laboratory
     from ..lab import plots
     from ..lab.measure import extra
-    from . import layout
 
     if plot is not None:
         extra("matplotlib")
-    ways = tuple(way or laboratory.WAYS)
-    with layout.progress(repetitions) as step:
+    ways = way or laboratory.WAYS
+    with terminal.progress(repetitions) as step:
         report = laboratory.examine(
             model,
             audio,
@@ -193,19 +189,19 @@ def leaks(
     if plot is not None:
         plots.plot_leaks(report, plot)
     if report.interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(INTERRUPTED)
     if report.verdict != "flat":
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
     from ..lab.measure import write_json
 
     write_json(content, path)
-    typer.echo(f"The whole result is in {path}.", err=True)
+    terminal.note(f"The whole result is in {path}.")
 
 
-def _table(title: str, *columns: str) -> "Table":
+def _table(title: str, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -237,8 +233,7 @@ _ROWS = (
 )
 
 
-def _print_bench(report: "bench_module.Report") -> None:
-    from . import layout
+def _print_bench(report: bench_module.Report) -> None:
 
     count = len(report.iterations)
     interrupted = ", interrupted" if report.interrupted else ""
@@ -252,7 +247,7 @@ def _print_bench(report: "bench_module.Report") -> None:
         if values is not None:
             numbers = (format(values[key] / divisor, form) for key in ("median", "p10", "p90"))
             table.add_row(label, *numbers, str(int(values["values"])))
-    console = layout.output()
+    console = terminal.output()
     if count:
         console.print(table)
     else:
@@ -261,7 +256,7 @@ def _print_bench(report: "bench_module.Report") -> None:
         console.print(_roofline_table(report.roofline))
 
 
-def _roofline_table(roofline: dict[str, Any]) -> "Table":
+def _roofline_table(roofline: dict[str, Any]) -> Table:
     peaks = roofline["machine"]
     table = _table(
         f"Share of the machine's limits, {peaks['threads']} threads",
@@ -296,14 +291,13 @@ def _roofline_table(roofline: dict[str, Any]) -> "Table":
     return table
 
 
-def _percent(share: Optional[float]) -> str:
+def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f} %"
 
 
-def _print_leaks(report: "leaks_module.Report") -> None:
+def _print_leaks(report: leaks_module.Report) -> None:
     """A column for each run, subjects side by side."""
     from ..lab.leaks import QUANTITIES, amount
-    from . import layout
 
     runs = [(subject, run) for subject, of_subject in report.subjects.items() for run in of_subject]
     table = _table(
@@ -328,7 +322,7 @@ def _print_leaks(report: "leaks_module.Report") -> None:
         )
     kept = (run.kept_bytes for _, run in runs)
     table.add_row("stays after destroy", *("" if k is None else amount("uss", float(k)) for k in kept))
-    console = layout.output()
+    console = terminal.output()
     console.print(table)
     for subject, run in runs:
         for finding in run.findings:

@@ -1,90 +1,66 @@
-"""The commands that get, make and change model files: ``models``, ``download``, ``convert``, ``quantize``."""
+"""The commands that get, make, change and describe model files: ``info``, ``models``, ``download``, ``convert``, ``quantize``."""
 
-# No postponed annotations in this file: typer does not read them on Python 3.9.
+from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Any
 
-import typer
-from typer.core import TyperCommand
+import click
 
 from . import epilog
-
-if TYPE_CHECKING:
-    from ..files.convert import Progress
+from .command import Function, argument, as_json, command, option
+from .terminal import note, output, print_json, print_table, progress
 
 INTERRUPTED = 130
 TYPES = "f32, f16, q8_0, q4_0, q4_1, q4_k"
+_FILE = click.Path(path_type=Path)
 
-_TYPE_HELP = f"Type of the tensors: {TYPES}."
-_TENSOR_TYPE_HELP = (
-    "Another type for the tensors whose names match a shell pattern, such as 'lm_head.*' q8_0; may be given "
-    "several times, and the first that matches wins."
+
+def _tensor_types(function: Function) -> Function:
+    """The options that name the types of the tensors."""
+    return option("--type", "kind", metavar="TYPE", default="q4_0", help=f"Type of the tensors: {TYPES}.")(
+        option(
+            "--tensor-type",
+            "tensor_types",
+            nargs=2,
+            multiple=True,
+            metavar="PATTERN TYPE",
+            help="Another type for the tensors whose names match a shell pattern, such as 'lm_head.*' q8_0; may be "
+            "given several times, and the first that matches wins.",
+        )(function)
+    )
+
+
+@command(epilog=epilog.closing("qwen3asr info models/qwen3-asr-0.6b-q4_0.bin", "qwen3asr info --json"))
+@argument(
+    "model",
+    metavar="MODEL",
+    required=False,
+    help="Model file, or NAME for models/NAME.bin. Without it: the built-in mini model.",
 )
+@as_json
+def info(model: str | None, as_json: bool) -> None:
+    """Print what is in a model file, from its header."""
+    from ..engine import inspect_model
+    from ..files import hub
+
+    path = hub.resolve(model)
+    description = inspect_model(path)
+    if as_json:
+        print_json(description)
+    else:
+        print_table({"file": os.fspath(path), **description})
 
 
-class _PairsCommand(TyperCommand):
-    """A command with --tensor-type PATTERN TYPE: typer has no option of two words that may be repeated."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _join_pairs(args))
-
-
-def _join_pairs(arguments: list[str]) -> list[str]:
-    joined = []
-    words = iter(arguments)
-    for word in words:
-        joined.append(f"{word}={next(words, '')}={next(words, '')}" if word == "--tensor-type" else word)
-    return joined
-
-
-def _split_pairs(values: Optional[list[str]]) -> list[tuple[str, str]]:
-    parts = [value.rpartition("=") for value in values or ()]
-    return [(pattern, kind) for pattern, _, kind in parts]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands to a command line."""
-    app.command(
-        short_help="List the known models, and where they are.",
-        epilog=epilog.closing("qwen3asr models", "qwen3asr models --json"),
-    )(models)
-    app.command(
-        epilog=epilog.closing(
-            "qwen3asr download qwen3-asr-0.6b-q4_0              # for every project",
-            "qwen3asr download qwen3-asr-0.6b-q4_0 --to models  # into this directory",
-            "HF_ENDPOINT=https://hub.example.org qwen3asr download Qwen3-ASR-0.6B",
-            statuses={"130": "Ctrl-C; the same command goes on where it ended"},
-        )
-    )(download)
-    app.command(
-        cls=_PairsCommand,
-        short_help="Make a model file from a checkpoint.",
-        epilog=epilog.closing(
-            "qwen3asr convert Qwen3-ASR-0.6B qwen3-asr-0.6b-q4_0.bin",
-            "qwen3asr convert Qwen3-ASR-0.6B mixed.bin --type q4_0 --tensor-type 'lm_head.*' q8_0",
-            statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
-        ),
-    )(convert)
-    app.command(
-        cls=_PairsCommand,
-        epilog=epilog.closing(
-            "qwen3asr quantize qwen3-asr-0.6b-f16.bin qwen3-asr-0.6b-q8_0.bin --type q8_0",
-            statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
-        ),
-    )(quantize)
-
-
-def models(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for each model, on a line.")
-    ] = False,
-) -> None:
+@command(
+    short_help="List the known models, and where they are.",
+    epilog=epilog.closing("qwen3asr models", "qwen3asr models --json"),
+)
+@option("--json", "as_json", is_flag=True, help="Print one JSON object for each model, on a line.")
+def models(as_json: bool) -> None:
     """List the known models: what they are, their size and licence, and where they are."""
     from ..files import hub
 
@@ -102,9 +78,9 @@ def models(
     ]
     if as_json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
-        return
-    _print_models(rows)
+            print_json(row)
+    else:
+        _print_models(rows)
 
 
 def _row(model: Any) -> dict[str, Any]:
@@ -125,7 +101,6 @@ def _file_size(path: Path) -> int:
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -134,18 +109,25 @@ def _print_models(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes']:,}"
         table.add_row(row["name"], row["kind"], size, row["licence"], row["source"], row["path"] or "no")
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    output().print(table)
 
 
-def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that 'qwen3asr models' lists.")],
-    to: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--to", metavar="DIR", help="Folder to put it into, for example models; default: in HF_HOME."
-        ),
-    ] = None,
-) -> None:
+@command(
+    epilog=epilog.closing(
+        "qwen3asr download qwen3-asr-0.6b-q4_0              # for every project",
+        "qwen3asr download qwen3-asr-0.6b-q4_0 --to models  # into this directory",
+        "HF_ENDPOINT=https://hub.example.org qwen3asr download Qwen3-ASR-0.6B",
+        statuses={"130": "Ctrl-C; the same command goes on where it ended"},
+    )
+)
+@argument("name", metavar="NAME", help="A name that 'qwen3asr models' lists.")
+@option(
+    "--to",
+    type=_FILE,
+    metavar="DIR",
+    help="Folder to put it into, for example models; default: in HF_HOME.",
+)
+def download(name: str, to: Path | None) -> None:
     """Fetch a known model and print where it is.
 
     What an interrupted run has fetched is kept, and the next run goes on from there. The environment variables HF_HOME,
@@ -159,17 +141,20 @@ def download(
     print(path)
 
 
+@command(
+    short_help="Make a model file from a checkpoint.",
+    epilog=epilog.closing(
+        "qwen3asr convert Qwen3-ASR-0.6B qwen3-asr-0.6b-q4_0.bin",
+        "qwen3asr convert Qwen3-ASR-0.6B mixed.bin --type q4_0 --tensor-type 'lm_head.*' q8_0",
+        statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
+    ),
+)
+@argument("source", type=_FILE, metavar="HF_DIR", help="Directory of a Hugging Face checkpoint.")
+@argument("out", type=_FILE, metavar="OUT.bin", help="Model file to write.")
+@_tensor_types
+@option("--name", help="The model's name in the file; default: the name of HF_DIR.")
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="HF_DIR", help="Directory of a Hugging Face checkpoint.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.bin", help="Model file to write.")],
-    kind: Annotated[str, typer.Option("--type", help=_TYPE_HELP)] = "q4_0",
-    tensor_types: Annotated[
-        Optional[list[str]],
-        typer.Option("--tensor-type", metavar="PATTERN TYPE", help=_TENSOR_TYPE_HELP),
-    ] = None,
-    name: Annotated[
-        Optional[str], typer.Option(help="The model's name in the file; default: the name of HF_DIR.")
-    ] = None,
+    source: Path, out: Path, kind: str, tensor_types: tuple[tuple[str, str], ...], name: str | None
 ) -> None:
     """Make a model file from a checkpoint of Qwen3-ASR or of its forced aligner.
 
@@ -177,28 +162,29 @@ def convert(
     """
     from ..files.convert import convert as write
 
-    with _interruptible(f"'{out}' was not written"), _progress(out) as progress:
-        write(source, out, kind, _split_pairs(tensor_types), name, progress)
+    with _interruptible(f"'{out}' was not written"), _progress(out) as show:
+        write(source, out, kind, list(tensor_types), name, show)
     print(out)
 
 
-def quantize(
-    source: Annotated[Path, typer.Argument(metavar="IN.bin", help="Model file, best of type f16 or q8_0.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.bin", help="Model file to write.")],
-    kind: Annotated[str, typer.Option("--type", help=_TYPE_HELP)] = "q4_0",
-    tensor_types: Annotated[
-        Optional[list[str]],
-        typer.Option("--tensor-type", metavar="PATTERN TYPE", help=_TENSOR_TYPE_HELP),
-    ] = None,
-) -> None:
+@command(
+    epilog=epilog.closing(
+        "qwen3asr quantize qwen3-asr-0.6b-f16.bin qwen3-asr-0.6b-q8_0.bin --type q8_0",
+        statuses={"130": "Ctrl-C; OUT.bin is as it was before"},
+    ),
+)
+@argument("source", type=_FILE, metavar="IN.bin", help="Model file, best of type f16 or q8_0.")
+@argument("out", type=_FILE, metavar="OUT.bin", help="Model file to write.")
+@_tensor_types
+def quantize(source: Path, out: Path, kind: str, tensor_types: tuple[tuple[str, str], ...]) -> None:
     """Write a model file again with tensors of another type.
 
     OUT.bin appears when it is complete, never before.
     """
     from ..files.convert import quantize as write
 
-    with _interruptible(f"'{out}' was not written"), _progress(out) as progress:
-        write(source, out, kind, _split_pairs(tensor_types), progress)
+    with _interruptible(f"'{out}' was not written"), _progress(out) as show:
+        write(source, out, kind, list(tensor_types), show)
     print(out)
 
 
@@ -208,22 +194,12 @@ def _interruptible(state: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"qwen3asr: interrupted; {state}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        note(f"qwen3asr: interrupted; {state}")
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @contextmanager
-def _progress(out: Path) -> Iterator["Progress"]:
-    """A progress bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(out.name, total=None)
-
-        def show(written: int, total: int, _name: str) -> None:
-            bar.update(task, completed=written, total=total)
-
-        yield show
+def _progress(out: Path) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar of the bytes that are written."""
+    with progress(None, bytes_of=out.name) as step:
+        yield lambda written, total, _name: step(out.name, written, total)
