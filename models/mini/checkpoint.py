@@ -9,6 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2TokenizerFast
 
+from qwen3asr_native.files.convert import tensor_name
+from qwen3asr_native.files.ggmm import GgmmFile
+
 from .network import MiniASR
 from .tokenizer import write_tokenizer
 
@@ -117,6 +120,15 @@ def load_tokenizer(directory: Path) -> Qwen2TokenizerFast:
 def save_weights(directory: Path, state: dict[str, torch.Tensor]) -> None:
     tensors = {f"thinker.{name}": value.detach().float().contiguous() for name, value in state.items()}
     save_file(tensors, str(directory / "model.safetensors"), metadata={"format": "pt"})
+
+
+def load_ggmm(path: Path, network: MiniASR) -> None:
+    """Give ``network`` the weights of a GGMM file of the same sizes, as exact as the file's tensor types are."""
+    with GgmmFile(path) as file:
+        state = {
+            name: torch.from_numpy(file.values(tensor_name(name)).copy()) for name in network.state_dict()
+        }
+    network.load_state_dict(state)
 
 
 def load(directory: Path) -> MiniASR:

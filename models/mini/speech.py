@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import random
 import subprocess
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 import soxr
 from scipy import fft
 
+from .ordinary import ESPEAK_VOICES
 from .texts import Text
 
 SAMPLE_RATE = 16_000
@@ -189,7 +192,12 @@ def random_voice(
         variant = rng.choice(invented)
     else:
         variant = Variant(rng.choice(HELD_OUT_VARIANTS if held_out else VARIANTS))
-    base = CHINESE_VOICE if language == "Chinese" else rng.choice(HELD_OUT_ACCENTS if held_out else ACCENTS)
+    if language == "Chinese":
+        base = CHINESE_VOICE
+    elif language == "English":
+        base = rng.choice(HELD_OUT_ACCENTS if held_out else ACCENTS)
+    else:
+        base = ESPEAK_VOICES[language]
     return Voice(
         name=f"{base}+{variant.name}" if variant.name else base,
         rate=round(rng.triangular(95, 240, 150)),
@@ -206,18 +214,40 @@ def synthesize(text: Text, voice: Voice) -> np.ndarray:
         command.append(f"--path={voice.home}")
     command += ["-g", str(voice.gap), "--stdout", text.spoken]
     wave = subprocess.run(command, capture_output=True, check=True).stdout
+    return _trimmed(wave, f"espeak-ng voice {voice.name!r}", text)
+
+
+FLITE_VOICES = ("awb", "kal", "kal16", "rms", "slt")
+
+
+def synthesize_flite(text: Text, rng: random.Random) -> np.ndarray:
+    """Speak English ``text`` with a random voice, tempo and pitch of flite; result as of :func:`synthesize`."""
+    voice = rng.choice(FLITE_VOICES)
+    command = ["flite", "-voice", voice, "--setf", f"duration_stretch={rng.uniform(0.65, 1.5):.2f}"]
+    if rng.random() < 0.7:
+        command += ["--setf", f"int_f0_target_mean={rng.uniform(75, 230):.0f}"]
+    if rng.random() < 0.5:
+        command += ["--setf", f"int_f0_target_stddev={rng.uniform(3, 40):.0f}"]
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        subprocess.run([*command, "-t", text.spoken, "-o", file.name], capture_output=True, check=True)
+        wave = file.read()
+    return _trimmed(wave, f"flite voice {voice!r}", text)
+
+
+def _trimmed(wave: bytes, voice: str, text: Text) -> np.ndarray:
+    """16 kHz int16 samples [n] of a WAV file of 16 bits with a plain header, without silence at both ends."""
     rate = int.from_bytes(wave[24:28], "little")
     samples = np.frombuffer(wave[44 : len(wave) // 2 * 2], np.int16)
     loud = np.flatnonzero(np.abs(samples) > 50)
     if loud.size == 0:
-        raise RuntimeError(f"espeak-ng voice {voice.name!r} produced no sound for {text.spoken!r}")
+        raise RuntimeError(f"{voice} produced no sound for {text.spoken!r}")
     samples = samples[loud[0] : loud[-1] + 1].astype(np.float32)
     resampled = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
     return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
 
 
 def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """``count`` float32 samples of unit-power noise: white, pink, brown, hum, crackle or tone."""
+    """``count`` float32 samples of unit-power noise: white, pink, brown, hum, crackle, tone or music."""
     time = np.arange(count, dtype=np.float32) / SAMPLE_RATE
     if kind == "hum":
         base = rng.choice((50.0, 60.0, 100.0, 120.0))
@@ -227,6 +257,8 @@ def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     elif kind == "tone":
         samples = np.sin(2 * np.pi * (rng.uniform(200, 3000) * time + rng.random()))
         samples = samples * (np.sin(2 * np.pi * rng.uniform(0.2, 3) * time) > rng.uniform(-1, 0.5))
+    elif kind == MUSIC:
+        samples = _music(count, rng)
     elif kind == "crackle":
         samples = rng.standard_normal(count) * (rng.random(count) < rng.uniform(0.0005, 0.02))
         samples = np.convolve(samples, np.exp(-np.arange(40) / rng.uniform(2, 15)))[:count]
@@ -240,6 +272,26 @@ def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 NOISES = ("white", "pink", "brown", "hum", "crackle", "tone")
+MUSIC = "music"
+
+
+def _music(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Chords and beats: notes with harmonics that begin together and fade, on a steady beat."""
+    samples = np.zeros(count, np.float32)
+    beat = int(SAMPLE_RATE * rng.uniform(0.2, 0.7))
+    scale = 110 * 2 ** (rng.uniform(0, 1) + np.array([0, 2, 4, 5, 7, 9, 11, 12, 14, 16, 19]) / 12)
+    for start in range(0, count, beat):
+        length = min(count - start, int(beat * rng.uniform(1, 4)))
+        time = np.arange(length, dtype=np.float32) / SAMPLE_RATE
+        fade = np.exp(-time * rng.uniform(1, 8)) * np.minimum(1, time * rng.uniform(20, 500))
+        for frequency in rng.choice(scale, rng.integers(1, 5), replace=False):
+            for harmonic in range(1, rng.integers(2, 8)):
+                wave = np.sin(2 * np.pi * (frequency * harmonic * time + rng.random()))
+                samples[start : start + length] += (fade * wave / harmonic).astype(np.float32)
+        if rng.random() < 0.5:
+            hit = rng.standard_normal(length).astype(np.float32) * np.exp(-time * rng.uniform(20, 80))
+            samples[start : start + length] += hit.astype(np.float32)
+    return samples
 
 
 def speech_power(samples: np.ndarray) -> float:
@@ -283,7 +335,7 @@ def _mu_law(samples: np.ndarray) -> np.ndarray:
 
 def _transmit(samples: np.ndarray, on_the_phone: bool, rng: np.random.Generator) -> np.ndarray:
     """A random smooth frequency response, sometimes a decaying reverberation, sometimes a telephone line."""
-    size = fft.next_fast_len(samples.size + 6000, real=True)
+    size = fft.next_fast_len(samples.size + 10_000, real=True)
     frequency = _frequencies(size)
     grid = np.linspace(0, SAMPLE_RATE / 2, 401)
     decibels = np.interp(np.log(grid + 30), np.log(np.geomspace(60, 8000, 7)), rng.normal(0, 4, 7))
@@ -291,21 +343,59 @@ def _transmit(samples: np.ndarray, on_the_phone: bool, rng: np.random.Generator)
     if on_the_phone:
         gain *= _telephone_gain(frequency)
     spectrum = fft.rfft(samples, size) * gain
-    if rng.random() < 0.25:
-        length = int(SAMPLE_RATE * rng.uniform(0.05, 0.35))
-        tail = rng.standard_normal(length, np.float32) * np.exp(
-            -np.arange(length, dtype=np.float32) * (6.9 / length)
-        )
-        tail *= rng.uniform(0.1, 0.5) / np.sqrt(np.sum(tail**2))
-        tail[0] = 1
-        spectrum *= fft.rfft(tail.astype(np.float32), size)
+    if rng.random() < 0.4:
+        spectrum *= fft.rfft(_room(rng), size)
     return fft.irfft(spectrum, size)[: samples.size]
+
+
+# ffmpeg's name of a codec, its container, and options: rates and widths of telephones, messengers and old files.
+CODECS: dict[str, tuple[str, ...]] = {
+    "opus-8k": ("ogg", "-c:a", "libopus", "-b:a", "8k", "-application", "voip"),
+    "opus-16k": ("ogg", "-c:a", "libopus", "-b:a", "16k"),
+    "mp3-16k": ("mp3", "-c:a", "libmp3lame", "-b:a", "16k"),
+    "mp3-32k": ("mp3", "-c:a", "libmp3lame", "-b:a", "32k"),
+    "gsm": ("gsm", "-c:a", "libgsm", "-ar", "8000"),
+    "speex-narrow": ("ogg", "-c:a", "libspeex", "-ar", "8000", "-compression_level", "5"),
+    "g726": ("wav", "-c:a", "g726", "-ar", "8000", "-b:a", "24k"),
+    "g722": ("wav", "-c:a", "g722"),
+}
+
+
+def through_codec(clips: Sequence[np.ndarray], codec: str) -> list[np.ndarray]:
+    """int16 clips at 16 kHz, coded and decoded in one go; a fifth of a second of silence keeps them apart."""
+    gap = np.zeros(SAMPLE_RATE // 5, np.int16)
+    joined = np.concatenate([piece for clip in clips for piece in (clip, gap)])
+    raw = ("-f", "s16le", "-ar", str(SAMPLE_RATE), "-ac", "1")
+    container, *options = CODECS[codec]
+    quiet = ("ffmpeg", "-v", "error", "-y")
+    with tempfile.NamedTemporaryFile(suffix=f".{container}") as file:
+        command = [*quiet, *raw, "-i", "-", *options, "-f", container, file.name]
+        subprocess.run(command, input=joined.tobytes(), check=True, capture_output=True)
+        command = [*quiet, "-i", file.name, *raw, "-"]
+        decoded = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.int16)
+    decoded = np.pad(decoded, (0, max(0, joined.size - decoded.size)))
+    starts = np.cumsum([0, *(clip.size + gap.size for clip in clips[:-1])])
+    return [decoded[start : start + clip.size + gap.size // 2] for start, clip in zip(starts, clips)]
+
+
+def _room(rng: np.random.Generator) -> np.ndarray:
+    """Impulse response of a made-up room: the direct sound, a few early echoes, a decaying tail that gets duller."""
+    length = int(SAMPLE_RATE * rng.triangular(0.05, 0.15, 0.6))
+    time = np.arange(length, dtype=np.float32) / length
+    tail = rng.standard_normal(length).astype(np.float32) * np.exp(-6.9 * time)
+    dull = np.cumsum(tail) - np.cumsum(np.pad(tail, (8, 0))[:-8])  # mean of the last 8 samples, times 8
+    tail = tail * (1 - time) + dull * time / 3
+    response = tail * np.float32(rng.uniform(0.1, 0.6) / np.sqrt(np.sum(tail**2)))
+    for _ in range(rng.integers(0, 8)):
+        response[rng.integers(16, min(length, 640))] += np.float32(rng.normal(0, 0.25))
+    response[0] = 1
+    return response.astype(np.float32)
 
 
 @functools.cache
 def _noise_bank(kind: str, variant: int, narrow: bool) -> np.ndarray:
     """Half a minute of noise to cut pieces from; making it anew for every clip would slow the training down."""
-    samples = noise(kind, 30 * SAMPLE_RATE, np.random.default_rng([NOISES.index(kind), variant]))
+    samples = noise(kind, 30 * SAMPLE_RATE, np.random.default_rng([(*NOISES, MUSIC).index(kind), variant]))
     if narrow:
         samples = telephone(samples, mu_law=False)
     return samples / np.float32(np.sqrt(np.mean(samples**2)))
@@ -315,17 +405,17 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One random recording of the int16 utterance ``samples``: float32 in [-1, 1] with silence around it."""
     signal = samples.astype(np.float32) / 32768
     if rng.random() < 0.5:  # another vocal tract: pitch, formants and tempo together
-        positions = np.arange(0, signal.size - 1, rng.uniform(0.9, 1.1))
+        positions = np.arange(0, signal.size - 1, rng.uniform(0.86, 1.15))
         left = positions.astype(np.int32)
         share = (positions - left).astype(np.float32)
         signal = signal[left] * (1 - share) + signal[left + 1] * share
     before, after = (int(SAMPLE_RATE * rng.exponential(0.2)) * (rng.random() < 0.8) for _ in range(2))
     signal = np.pad(signal, (min(before, 16000), min(after, 16000)))
-    on_the_phone = rng.random() < 0.15
-    if on_the_phone or rng.random() < 0.3:
+    on_the_phone = rng.random() < 0.2
+    if on_the_phone or rng.random() < 0.4:
         signal = _transmit(signal, on_the_phone, rng)
     if rng.random() < 0.55:
-        kind = str(rng.choice(NOISES, p=(0.35, 0.25, 0.15, 0.1, 0.1, 0.05)))
+        kind = str(rng.choice((*NOISES, MUSIC), p=(0.3, 0.25, 0.15, 0.1, 0.08, 0.05, 0.07)))
         bank = _noise_bank(kind, int(rng.integers(4)), bool(on_the_phone and rng.random() < 0.6))
         start = rng.integers(0, bank.size - signal.size)
         level = np.sqrt(speech_power(signal)) * 10 ** (-rng.uniform(10, 45) / 20)
@@ -336,14 +426,14 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return quantized(signal)
 
 
-def no_speech(seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """A recording in which nobody speaks: digital silence, steady noise, clicks, tones, or a mixture of them."""
+def no_speech(seconds: float, rng: np.random.Generator, kinds: Sequence[str] = NOISES) -> np.ndarray:
+    """A recording in which nobody speaks: digital silence, or a mixture of noises of ``kinds``."""
     count = int(seconds * SAMPLE_RATE)
     signal = np.zeros(count, np.float32)
     if rng.random() < 0.15:
         return signal
     for _ in range(rng.integers(1, 4)):
-        layer = noise(str(rng.choice(NOISES)), count, rng)
+        layer = noise(str(rng.choice(kinds)), count, rng)
         if rng.random() < 0.3:
             swell = np.interp(np.arange(count), np.linspace(0, count, 6), rng.uniform(0, 1, 6))
             layer = layer * swell.astype(np.float32)

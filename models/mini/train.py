@@ -22,18 +22,24 @@ from .network import MiniASR
 from .prompts import answer, prompt, random_context
 
 PEAK_RATE, WARMUP_STEPS, CTC_WEIGHT, EMA_DECAY = 1e-3, 300, 1.0, 0.998
+# Going on from finished weights: they bring no CTC head, which first has to learn to read the encoder as it is.
+FURTHER_RATE, HEAD_STEPS = 6e-4, 100
+SAVE_STEPS, TEST_STEPS = 100, 1000
 Batch = "list[tuple[Tensor, str | None, str]]"
 
 
 class Trainer:
     """The network, its CTC head, optimizer and moving average, and one step of training."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, start: Path | None = None) -> None:
         torch.manual_seed(seed)
         self.directory = directory
+        self._go_on(bool(start))
         config = checkpoint.create(directory)
         self.tokenizer = checkpoint.load_tokenizer(directory)
         self.network = MiniASR(config["thinker_config"])
+        if start:
+            checkpoint.load_ggmm(start, self.network)
         text_config = config["thinker_config"]["text_config"]
         self.blank = text_config["vocab_size"]
         self.ctc = nn.Linear(text_config["hidden_size"], self.blank + 1)
@@ -49,6 +55,11 @@ class Trainer:
         )
         self.rng = random.Random(seed)
         self.step_number, self.seconds = 0, 0.0
+
+    def _go_on(self, further: bool) -> None:
+        """Settings of a training from finished weights, or of one from random ones."""
+        self.peak_rate, self.head_steps = (FURTHER_RATE, HEAD_STEPS) if further else (PEAK_RATE, 0)
+        self.warmup_steps = 2 * HEAD_STEPS if further else WARMUP_STEPS
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
@@ -82,6 +93,8 @@ class Trainer:
         wanted = label != -100
         logits = self.network.logits(hidden.float()[wanted])
         cross_entropy = F.cross_entropy(logits, label[wanted], label_smoothing=0.02)
+        if self.step_number < self.head_steps:
+            audio = audio.detach()
         scores = F.log_softmax(self.ctc(audio), -1).transpose(0, 1)
         target_lengths = torch.tensor([len(target) for target in targets])
         ctc = F.ctc_loss(
@@ -91,7 +104,7 @@ class Trainer:
 
     def step(self, batch: Batch, progress: float) -> tuple[float, float]:
         """One optimizer step at ``progress`` in [0, 1] of the schedule (linear warm-up, cosine decay)."""
-        rate = PEAK_RATE * min(1.0, (self.step_number + 1) / WARMUP_STEPS)
+        rate = self.peak_rate * min(1.0, (self.step_number + 1) / self.warmup_steps)
         rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -113,7 +126,7 @@ class Trainer:
         parts = {
             name: getattr(self, name).state_dict() for name in ("network", "ctc", "average", "optimizer")
         }
-        state = {**parts, "step": self.step_number, "seconds": self.seconds}
+        state = {**parts, "step": self.step_number, "seconds": self.seconds, "further": self.head_steps > 0}
         torch.save(state, self.directory / "state.pt.new")
         (self.directory / "state.pt.new").replace(self.directory / "state.pt")
 
@@ -124,15 +137,27 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["fused"] = True
         self.step_number, self.seconds = state["step"], state["seconds"]
+        self._go_on(state["further"])
 
 
-def train(corpus_dir: Path, model_dir: Path, steps: int, minutes: float, seed: int, resume: bool) -> None:
-    """Train for ``steps`` steps, or for ``minutes`` if that is sooner, keeping a checkpoint in ``model_dir``."""
-    trainer = Trainer(model_dir, seed)
+def train(
+    shares: dict[Path, float],
+    model_dir: Path,
+    steps: int,
+    minutes: float,
+    seed: int,
+    resume: bool,
+    start: Path | None = None,
+) -> None:
+    """Train for ``steps`` steps, or for ``minutes`` if that is sooner, keeping a checkpoint in ``model_dir``.
+
+    ``shares`` says how much of the clips is of which corpus; ``start`` is a GGMM file of finished weights to go on from.
+    """
+    trainer = Trainer(model_dir, seed, start)
     if resume:
         trainer.restore()
     batches = torch.utils.data.DataLoader(
-        corpus.Batches(corpus_dir, seed + trainer.step_number),
+        corpus.Batches(shares, seed + trainer.step_number),
         batch_size=None,
         num_workers=1,
         prefetch_factor=8,
@@ -150,8 +175,9 @@ def train(corpus_dir: Path, model_dir: Path, steps: int, minutes: float, seed: i
             sums = [0.0, 0.0, 0]
             line = f"step {trainer.step_number} {trainer.seconds:.0f} s, {progress:.3f} done"
             print(f"{line}: cross-entropy {mean[0]:.3f}, ctc {mean[1]:.3f}", flush=True)
-        if trainer.step_number % 250 == 0 or progress >= 1:
+        if trainer.step_number % SAVE_STEPS == 0 or progress >= 1:
             trainer.save()
+        if trainer.step_number % TEST_STEPS == 0 or progress >= 1:
             answers = [transcribe_network(trainer.average, trainer.tokenizer, item[2]) for item in held_out]
             print(f"step {trainer.step_number}: {error_rates(held_out, answers)}", flush=True)
         if progress >= 1:
@@ -160,8 +186,11 @@ def train(corpus_dir: Path, model_dir: Path, steps: int, minutes: float, seed: i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="folder of the checkpoint")
+    parser.add_argument(
+        "corpora", nargs="+", metavar="FOLDER=SHARE", help="corpora and how much of the clips each gives"
+    )
+    parser.add_argument("--start", type=Path, help="GGMM file of finished weights to go on from")
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--seed", type=int, default=0)
@@ -169,7 +198,9 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from MODEL/state.pt")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.corpus, options.model, options.steps, options.minutes, options.seed, options.resume)
+    pairs = [entry.rsplit("=", 1) for entry in options.corpora]
+    shares = {Path(folder): float(share) for folder, share in pairs}
+    train(shares, options.model, options.steps, options.minutes, options.seed, options.resume, options.start)
 
 
 if __name__ == "__main__":

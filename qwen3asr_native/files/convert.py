@@ -94,7 +94,7 @@ def convert(
     metadata["model_name"] = name or source.resolve().name
     choose = _type_chooser(main_type, tensor_types)
     planned = [
-        _Planned(_ggmm_name(tensor), shape, choose(_ggmm_name(tensor), shape), rows)
+        _Planned(tensor_name(tensor), shape, choose(tensor_name(tensor), shape), rows)
         for tensor, shape, rows in _checkpoint_tensors(source, config)
     ]
     tied = all(tensor.name != "lm_head.weight" for tensor in planned)
@@ -159,7 +159,8 @@ def _type_chooser(main: TensorType, overrides: TensorTypes) -> Callable[[str, Se
     return choose
 
 
-def _ggmm_name(name: str) -> str:
+def tensor_name(name: str) -> str:
+    """The name in a GGMM file of a checkpoint's tensor."""
     short = name.removeprefix("thinker.")
     prefix = "audio_tower."
     if not short.startswith(prefix):

@@ -1,0 +1,70 @@
+"""What of the mini model's recipe needs neither PyTorch nor a synthesizer: sentences, texts, and the error tables."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+
+sys.path.append(str(ROOT))  # the recipe is no part of the package
+from models.mini import evaluate, ordinary, texts
+
+
+def recording(folder: Path, name: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(str(path), np.zeros(800, np.float32), 8000)
+
+
+def test_ordinary_sentences_hold_no_number_and_nothing_to_write() -> None:
+    digits = set(texts.DIGITS) - {"一"}  # 一 is part of many words that count nothing
+    for number in range(2000):
+        text = ordinary.sentence(random.Random(number))
+        assert text.written == "" and text.spoken.strip()
+        assert not digits & set(text.spoken), text
+        assert not set(texts.ENGLISH_WORDS) & set(text.spoken.lower().replace(",", "").split()), text
+
+
+def test_every_language_of_ordinary_sentences_has_a_synthesizers_voice() -> None:
+    assert set(ordinary.PARTS) == {*ordinary.ESPEAK_VOICES, "Chinese"}
+    assert set(ordinary.SHARES) <= set(ordinary.PARTS)
+
+
+def test_the_table_counts_words_and_characters_by_collection_and_speaker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["en/ann/1.wav\tone two\tEnglish\tsource", "en/bob/1.wav\tnine\tEnglish", "en/bob/2.wav\t\tNone"]
+    for line in lines:
+        recording(tmp_path, line.split("\t")[0])
+    (tmp_path / "en.tsv").write_text("path\ttext\tlanguage\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    answers = iter([("English", "one three"), ("English", "nine"), ("Chinese", "五")])
+    evaluate.report_recordings(lambda samples: next(answers), [tmp_path / "en.tsv"], list_errors=True)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2:] == [
+        "| en | ann | 1 | 50.0 % |  | 50.0 % |  | 0.0 % |",
+        "| en | all | 3 | 33.3 % | 0.0 % | 50.0 % | 100.0 % | 33.3 % |",
+        "| en | bob | 2 | 0.0 % | 0.0 % |  | 100.0 % | 50.0 % |",
+        f"{tmp_path / 'en/ann/1.wav'}: one two -> [English] one three",
+        f"{tmp_path / 'en/bob/2.wav'}:  -> [Chinese] 五",
+    ]
+
+
+def test_recordings_are_read_as_16_khz_mono(tmp_path: Path) -> None:
+    soundfile.write(str(tmp_path / "stereo.wav"), np.ones((8000, 2), np.float32) * [0.5, 0.25], 8000)
+    samples = evaluate.read_samples(tmp_path / "stereo.wav")
+    assert samples.dtype == np.float32 and samples.shape == (16_000,)
+    assert np.allclose(samples[4000:12_000], 0.375, atol=0.01)
+
+
+def test_lists_of_recordings_that_cannot_be_used_are_told_by_line(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("only one column\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 1: needs path, text and language"):
+        evaluate.read_recordings(tmp_path / "a.tsv")
+    (tmp_path / "b.tsv").write_text("gone.wav\tone\tEnglish\n", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match=r"line 1: there is no file .*gone\.wav"):
+        evaluate.read_recordings(tmp_path / "b.tsv")
