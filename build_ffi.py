@@ -20,6 +20,7 @@ typedef struct chatllm_asr_options {
   const char *language;
   const char *context;
   const char *prefix;
+  int32_t live;
 } chatllm_asr_options;
 
 typedef struct chatllm_asr_timings {
@@ -39,6 +40,7 @@ typedef struct chatllm_asr_timings {
   double first_token_ms;
   double decode_ms;
   double total_ms;
+  double wait_ms;
 } chatllm_asr_timings;
 
 typedef struct chatllm_asr_machine {

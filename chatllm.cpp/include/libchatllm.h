@@ -65,7 +65,11 @@ DLL_DECL int API_CALL chatllm_init(void);
 /* NULL when memory is short. */
 DLL_DECL struct chatllm_obj *API_CALL chatllm_create(void);
 
-/* Frees everything the object owns. Non-zero, and nothing freed, while the object is generating. */
+/* Frees everything the object owns. Non-zero, and nothing freed, while a call of this header or chatllm_asr_run is
+ * generating. Once f_end or PRINT_EVT_ASYNC_COMPLETED has begun, the object is no longer generating: it may be
+ * destroyed from there, and from another thread (then this waits for that callback to return). Runs of
+ * chatllm_asr_submit are cancelled, and their ends told, before this returns; from one of their callbacks it is refused
+ * (CHATLLM_ASR_BUSY). */
 DLL_DECL int API_CALL chatllm_destroy(struct chatllm_obj *obj);
 
 /* One command-line word: "-m", then "model.bin". '-' and '_' are the same inside an option's name.
@@ -73,7 +77,7 @@ DLL_DECL int API_CALL chatllm_destroy(struct chatllm_obj *obj);
  *   --max_new_tokens N       -t --temp X (0 = greedy)  --seed N                      -s --system TEXT (the context)
  *   --set KEY VALUE          --multimedia_file_tags OPEN CLOSE                       --ai_prefix TEXT
  *   --format chat            --hide_banner             --log_level N                 --repeat_penalty X
- *   -ngl N                   --kernels NAME            --attention window|full
+ *   -ngl N                   --kernels NAME            --attention window|full       --batch N (utterances at a time)
  * --set language NAME (any case; "auto" or "" detects). --kernels: auto or a name of chatllm_asr_kernel_sets().
  */
 DLL_DECL void API_CALL chatllm_append_param(struct chatllm_obj *obj, const char *utf8_str);

@@ -55,13 +55,14 @@ DLL_DECL void API_CALL chatllm_asr_set_token_callback(struct chatllm_obj *obj, f
                                                       void *user_data);
 
 typedef struct chatllm_asr_options {
-  uint32_t size;          /* sizeof(chatllm_asr_options) of the caller */
+  uint32_t size;          /* sizeof(chatllm_asr_options) of the caller; what an older, shorter one lacks is 0 */
   int32_t max_new_tokens; /* -1: the object's setting, or a limit derived from the length of the audio */
   int32_t attention;      /* chatllm_asr_attention */
   int32_t ignore_stop;    /* 1: generate max_new_tokens whatever comes (tests, benchmarks) */
   const char *language;   /* forced language; NULL, "" or "auto" detects */
   const char *context;    /* system prompt; NULL: the object's */
   const char *prefix;     /* text that the answer starts with, after the forced language; NULL: the object's */
+  int32_t live;           /* chatllm_asr_submit: 1: audio comes by chatllm_asr_feed */
 } chatllm_asr_options;
 
 /* Recognizes n_samples of audio; blocks; f_end is called at the end. 0 also after an abort (see the finish reason).
@@ -70,7 +71,8 @@ DLL_DECL int API_CALL chatllm_asr_run(struct chatllm_obj *obj, const float *pcm,
                                       const chatllm_asr_options *options);
 
 typedef struct chatllm_asr_timings {
-  uint32_t size;  /* set by the caller to sizeof(chatllm_asr_timings) */
+  uint32_t
+      size; /* set by the caller to sizeof(chatllm_asr_timings); an older, shorter one is filled as far as it goes */
   int32_t finish; /* chatllm_asr_finish */
   int32_t audio_tokens;
   int32_t prompt_tokens; /* audio tokens included */
@@ -86,10 +88,62 @@ typedef struct chatllm_asr_timings {
   double first_token_ms; /* from the entry to the first token; 0 when there was none */
   double decode_ms;      /* all decode steps after the first token */
   double total_ms;
+  double wait_ms; /* of a submitted run: until its turn came; part of the times above that count from the entry */
 } chatllm_asr_timings;
 
 /* Of the last run. */
 DLL_DECL int API_CALL chatllm_asr_get_timings(struct chatllm_obj *obj, chatllm_asr_timings *timings);
+
+/* ---- many utterances on one object ---- */
+
+typedef struct chatllm_asr_run_s chatllm_asr_run_t; /* one utterance */
+
+enum chatllm_asr_event_kind {
+  CHATLLM_ASR_EVENT_BEGIN = 1, /* its turn came */
+  CHATLLM_ASR_EVENT_TOKEN = 2,
+  CHATLLM_ASR_EVENT_STEP = 3, /* live: the tokens since the last one are the hypothesis of all audio that was fed */
+  CHATLLM_ASR_EVENT_END = 4   /* the last event, whatever happened */
+};
+
+/* Pointers are valid during the callback. */
+typedef struct chatllm_asr_event {
+  uint32_t size;
+  int32_t kind; /* chatllm_asr_event_kind */
+  int64_t time_ns;
+  const chatllm_asr_token *token;     /* TOKEN */
+  const chatllm_asr_timings *timings; /* STEP, END */
+  int32_t status;                     /* END: chatllm_asr_status; 0 also after a cancel (see the finish reason) */
+  const char *message;                /* END: one sentence; "" when nothing went wrong */
+} chatllm_asr_event;
+
+/* Called on the object's own thread, without locks. Must not block: all utterances of the object wait for it. It may
+ * call submit, feed, cancel and release. */
+typedef void (*f_chatllm_asr_event)(void *user_data, const chatllm_asr_event *event);
+
+/* Queues an utterance and returns at once; from any thread, any number at a time. The samples and the texts of the
+ * options are copied. Events may come before this returns; exactly one END comes, unless the run is released before.
+ * With options->live more audio comes by chatllm_asr_feed; n_samples may be 0.
+ * NULL on failure: chatllm_asr_last_status() and chatllm_asr_last_error(NULL) say why. What is wrong with the audio is
+ * said by END. The handle is valid until chatllm_asr_release, even after chatllm_destroy. */
+DLL_DECL chatllm_asr_run_t *API_CALL chatllm_asr_submit(struct chatllm_obj *obj, const float *pcm, int64_t n_samples,
+                                                        const chatllm_asr_options *options, f_chatllm_asr_event f_event,
+                                                        void *user_data);
+
+/* More audio of a live run; copied. Each step of the engine makes a hypothesis of all audio so far: TOKEN events of the
+ * whole hypothesis, then STEP; audio that is fed meanwhile waits for the next step. With `last` the hypothesis ends in
+ * END instead, and is that of a run of the same audio. From any thread. Status; failures as for submit. */
+DLL_DECL int API_CALL chatllm_asr_feed(chatllm_asr_run_t *run, const float *pcm, int64_t n_samples, int last);
+
+/* From any thread, at any time, any number of times; returns at once. END comes with CHATLLM_ASR_FINISH_ABORT within
+ * one step, unless the run has ended by itself. Other runs are not touched. */
+DLL_DECL void API_CALL chatllm_asr_cancel(chatllm_asr_run_t *run);
+
+/* Gives the handle back; cancels a run that has not ended. After it returns, no event of this run comes: it waits for
+ * one that is under way, unless it is called from a callback of the object. */
+DLL_DECL void API_CALL chatllm_asr_release(chatllm_asr_run_t *run);
+
+/* The chatllm_asr_status of this thread's last failure in submit or feed. */
+DLL_DECL int API_CALL chatllm_asr_last_status(void);
 
 /* Intermediate results, float32, in memory that chatllm_asr_free gives back. Short audio is not padded.
  *   log_mel         [128, frames]            shape[0] = bins, shape[1] = frames
@@ -110,7 +164,7 @@ DLL_DECL int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_
                                                  const chatllm_asr_options *options, int32_t *ids, int64_t capacity);
 
 /* What went wrong in the object's last failed call: one sentence, valid until its next call. obj may be NULL: the
- * thread's last failure without an object. */
+ * thread's last failure without an object, or in submit or feed. */
 DLL_DECL const char *API_CALL chatllm_asr_last_error(struct chatllm_obj *obj);
 
 /* The loaded model as JSON (sizes, languages, kernels, threads, tensor type, path); owned by the object. NULL before

@@ -7,6 +7,8 @@
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -643,29 +645,6 @@ static void test_unsupported(void) {
   CHECK(chatllm_destroy(obj) == 0);
 }
 
-/* A child of a fork is told so, by every call. */
-static void test_fork(void) {
-  struct seen s;
-  struct chatllm_obj *obj = started(&s);
-  fflush(stdout);
-  const pid_t child = fork();
-  if (child == 0) {
-    const float sample = 0.5f;
-    const int wrong = (chatllm_asr_run(obj, &sample, 1, NULL) != CHATLLM_ASR_FORKED) +
-                      (chatllm_destroy(obj) != CHATLLM_ASR_FORKED) +
-                      (strstr(chatllm_asr_last_error(obj), "forked") == NULL);
-    chatllm_abort_generation(obj);
-    _exit(wrong);
-  }
-  int status = -1;
-  CHECK(waitpid(child, &status, 0) == child);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  float *pcm = make_sound(8000);
-  CHECK(chatllm_asr_run(obj, pcm, 8000, NULL) == 0);
-  free(pcm);
-  CHECK(chatllm_destroy(obj) == 0);
-}
-
 static void *one_user(void *argument) {
   (void)argument;
   for (int i = 0; i < 5; ++i) {
@@ -683,6 +662,545 @@ static void test_objects_on_several_threads(void) {
   pthread_t threads[4];
   for (int i = 0; i < 4; ++i) CHECK(pthread_create(&threads[i], NULL, one_user, NULL) == 0);
   for (int i = 0; i < 4; ++i) pthread_join(threads[i], NULL);
+}
+
+/* ---- submitted runs ---- */
+
+enum { MOST_TOKENS = 64 };
+
+/* What the events of a run told. */
+struct heard {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  struct chatllm_obj *obj;
+  chatllm_asr_run_t *run;
+  int begins, steps, ends, late;
+  int tokens; /* of the current hypothesis */
+  int32_t ids[MOST_TOKENS];
+  int status, finish, new_tokens;
+  char message[256];
+  int cancel_at, release_at; /* token at which the callback does so */
+  int submit_at_end;         /* the END event submits `next` */
+  struct heard *next;
+  int destroy_inside; /* the END event tries to destroy the object */
+};
+
+static void heard_init(struct heard *h, struct chatllm_obj *obj) {
+  memset(h, 0, sizeof *h);
+  pthread_mutex_init(&h->mutex, NULL);
+  pthread_cond_init(&h->changed, NULL);
+  h->obj = obj;
+}
+
+static chatllm_asr_run_t *submit(struct heard *h, const float *pcm, int64_t samples, int new_tokens, int live);
+
+static void on_event(void *user_data, const chatllm_asr_event *event) {
+  struct heard *h = user_data;
+  pthread_mutex_lock(&h->mutex);
+  if (h->ends > 0) ++h->late;
+  if (event->size != sizeof *event || event->time_ns <= 0) ++h->late;
+  switch (event->kind) {
+    case CHATLLM_ASR_EVENT_BEGIN:
+      ++h->begins;
+      break;
+    case CHATLLM_ASR_EVENT_TOKEN:
+      if (h->begins != 1) ++h->late;
+      if (h->tokens < MOST_TOKENS) h->ids[h->tokens] = event->token->id;
+      ++h->tokens;
+      break;
+    case CHATLLM_ASR_EVENT_STEP:
+      ++h->steps;
+      h->tokens = 0;
+      break;
+    case CHATLLM_ASR_EVENT_END:
+      h->status = event->status;
+      h->finish = event->timings->finish;
+      h->new_tokens = event->timings->new_tokens;
+      snprintf(h->message, sizeof h->message, "%s", event->message);
+      break;
+    default:
+      ++h->late;
+  }
+  const int token = event->kind == CHATLLM_ASR_EVENT_TOKEN ? h->tokens : -1;
+  pthread_mutex_unlock(&h->mutex);
+
+  if (token > 0 && token == h->cancel_at) chatllm_asr_cancel(h->run);
+  if (token > 0 && token == h->release_at) chatllm_asr_release(h->run);
+  if (event->kind != CHATLLM_ASR_EVENT_END) return;
+  if (h->destroy_inside) CHECK(chatllm_destroy(h->obj) == CHATLLM_ASR_BUSY);
+  if (h->submit_at_end) {
+    float *pcm = make_sound(8000);
+    h->next->run = submit(h->next, pcm, 8000, 3, 0);
+    free(pcm); /* it was copied */
+  }
+  pthread_mutex_lock(&h->mutex);
+  ++h->ends;
+  pthread_cond_broadcast(&h->changed);
+  pthread_mutex_unlock(&h->mutex);
+}
+
+static chatllm_asr_run_t *submit(struct heard *h, const float *pcm, int64_t samples, int new_tokens, int live) {
+  chatllm_asr_options options = {0};
+  options.size = sizeof options;
+  options.ignore_stop = 1;
+  options.max_new_tokens = new_tokens;
+  options.live = live;
+  return chatllm_asr_submit(h->obj, pcm, samples, &options, on_event, h);
+}
+
+/* Waits until a count of what was heard, such as ends, has reached a number. */
+static void wait_heard(struct heard *h, const int *what, int count) {
+  struct timespec limit;
+  clock_gettime(CLOCK_REALTIME, &limit);
+  limit.tv_sec += 120;
+  pthread_mutex_lock(&h->mutex);
+  while (*what < count)
+    if (pthread_cond_timedwait(&h->changed, &h->mutex, &limit) != 0) break;
+  CHECK(*what >= count);
+  pthread_mutex_unlock(&h->mutex);
+}
+
+static void wait_tokens(struct heard *h, int count) {
+  for (int i = 0; i < 120000; ++i) {
+    pthread_mutex_lock(&h->mutex);
+    const int tokens = h->tokens;
+    pthread_mutex_unlock(&h->mutex);
+    if (tokens >= count) return;
+    nap_ms(1);
+  }
+  CHECK(!"no tokens came");
+}
+
+struct ids {
+  int count;
+  int32_t ids[MOST_TOKENS];
+};
+
+static void collect_id(void *user_data, const chatllm_asr_token *token) {
+  struct ids *ids = user_data;
+  if (ids->count < MOST_TOKENS) ids->ids[ids->count++] = token->id;
+}
+
+/* The tokens of a plain run. */
+static struct ids plain(struct chatllm_obj *obj, const float *pcm, int64_t samples, int new_tokens) {
+  struct ids ids = {0};
+  chatllm_asr_options options = {0};
+  options.size = sizeof options;
+  options.ignore_stop = 1;
+  options.max_new_tokens = new_tokens;
+  chatllm_asr_set_token_callback(obj, collect_id, &ids);
+  CHECK(chatllm_asr_run(obj, pcm, samples, &options) == 0);
+  chatllm_asr_set_token_callback(obj, NULL, NULL);
+  return ids;
+}
+
+static int same_ids(const struct heard *h, const struct ids *expected) {
+  return h->tokens == expected->count && memcmp(h->ids, expected->ids, (size_t)expected->count * sizeof *h->ids) == 0;
+}
+
+static void test_submitted_runs(void) {
+  enum { RUNS = 10 };
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  float *pcm = make_sound(64000);
+  struct ids expected[RUNS];
+  struct heard heard[RUNS];
+  for (int i = 0; i < RUNS; ++i) expected[i] = plain(obj, pcm + 700 * i, 9000 + 5000 * i, 10 + 3 * i);
+  s.ended = 0;
+  for (int i = 0; i < RUNS; ++i) {
+    float *copy = malloc((size_t)(9000 + 5000 * i) * sizeof *copy);
+    if (copy == NULL) exit(1);
+    memcpy(copy, pcm + 700 * i, (size_t)(9000 + 5000 * i) * sizeof *copy);
+    heard_init(&heard[i], obj);
+    CHECK((heard[i].run = submit(&heard[i], copy, 9000 + 5000 * i, 10 + 3 * i, 0)) != NULL);
+    free(copy);
+  }
+  struct ids beside = plain(obj, pcm, 9000, 10); /* a plain run among them */
+  CHECK(beside.count == expected[0].count && memcmp(&beside, &expected[0], sizeof beside) == 0);
+  for (int i = 0; i < RUNS; ++i) {
+    wait_heard(&heard[i], &heard[i].ends, 1);
+    CHECK(heard[i].begins == 1 && heard[i].ends == 1 && heard[i].steps == 0 && heard[i].late == 0);
+    CHECK(heard[i].status == 0 && heard[i].finish == CHATLLM_ASR_FINISH_LENGTH && heard[i].message[0] == '\0');
+    CHECK(same_ids(&heard[i], &expected[i]) && heard[i].new_tokens == 10 + 3 * i);
+    chatllm_asr_release(heard[i].run);
+  }
+  CHECK(s.ended == 1 && s.errors == 0); /* of the plain run: submitted ones have their own events */
+
+  /* A run that ends submits the next one. */
+  struct heard first, second;
+  heard_init(&first, obj), heard_init(&second, obj);
+  first.submit_at_end = 1, first.next = &second;
+  first.destroy_inside = 1;
+  first.run = submit(&first, pcm, 9000, 2, 0);
+  wait_heard(&first, &first.ends, 1);
+  wait_heard(&second, &second.ends, 1);
+  CHECK(second.tokens == 3 && second.status == 0);
+  chatllm_asr_release(first.run);
+  chatllm_asr_release(second.run);
+  free(pcm);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+static void test_cancel_and_release(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  float *pcm = make_sound(24000);
+  struct ids expected = plain(obj, pcm, 24000, 20);
+
+  /* A running, a waiting and an ended one; another is not touched. */
+  struct heard endless, other, waiting, done;
+  heard_init(&endless, obj), heard_init(&other, obj), heard_init(&waiting, obj), heard_init(&done, obj);
+  done.run = submit(&done, pcm, 24000, 1, 0);
+  wait_heard(&done, &done.ends, 1);
+  endless.run = submit(&endless, pcm, 24000, 60000, 0);
+  other.run = submit(&other, pcm, 24000, 20, 0);
+  waiting.run = submit(&waiting, pcm, 24000, 60000, 0);
+  chatllm_asr_cancel(waiting.run);
+  chatllm_asr_cancel(done.run);
+  wait_tokens(&endless, 3);
+  chatllm_asr_cancel(endless.run);
+  chatllm_asr_cancel(endless.run);
+  wait_heard(&endless, &endless.ends, 1);
+  wait_heard(&waiting, &waiting.ends, 1);
+  wait_heard(&other, &other.ends, 1);
+  CHECK(endless.status == 0 && endless.finish == CHATLLM_ASR_FINISH_ABORT && endless.late == 0);
+  CHECK(waiting.status == 0 && waiting.finish == CHATLLM_ASR_FINISH_ABORT);
+  CHECK(other.finish == CHATLLM_ASR_FINISH_LENGTH && same_ids(&other, &expected));
+  CHECK(done.ends == 1 && done.late == 0 && done.finish == CHATLLM_ASR_FINISH_LENGTH);
+  chatllm_asr_cancel(endless.run);
+  chatllm_asr_release(endless.run);
+  chatllm_asr_release(other.run);
+  chatllm_asr_release(waiting.run);
+  chatllm_asr_release(done.run);
+
+  /* From the callback. */
+  heard_init(&endless, obj), heard_init(&other, obj);
+  endless.cancel_at = 1;
+  pthread_mutex_lock(&endless.mutex); /* the callback waits until the handle is known */
+  endless.run = submit(&endless, pcm, 24000, 60000, 0);
+  pthread_mutex_unlock(&endless.mutex);
+  wait_heard(&endless, &endless.ends, 1);
+  CHECK(endless.finish == CHATLLM_ASR_FINISH_ABORT && endless.tokens == 1);
+  chatllm_asr_release(endless.run);
+  heard_init(&endless, obj);
+  endless.release_at = 2;
+  pthread_mutex_lock(&endless.mutex);
+  endless.run = submit(&endless, pcm, 24000, 60000, 0);
+  pthread_mutex_unlock(&endless.mutex);
+  other.run = submit(&other, pcm, 24000, 20, 0);
+  wait_heard(&other, &other.ends, 1);
+  CHECK(same_ids(&other, &expected));
+  CHECK(endless.tokens == 2 && endless.ends == 0);
+  chatllm_asr_release(other.run);
+
+  /* Nothing is told once release has returned. */
+  for (int i = 0; i < 30; ++i) {
+    heard_init(&endless, obj);
+    endless.run = submit(&endless, pcm, 24000, 60000, 0);
+    if (i % 3 == 1) wait_tokens(&endless, i);
+    if (i % 3 == 2) nap_ms(1);
+    chatllm_asr_release(endless.run);
+    const int tokens = endless.tokens; /* without the lock: nobody else is there */
+    if (i % 10 == 0) nap_ms(2);
+    CHECK(endless.tokens == tokens && endless.ends == 0);
+    memset(&endless, 0x55, sizeof endless);
+  }
+  free(pcm);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+static void test_live_runs(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  float *pcm = make_sound(160000);
+  for (int64_t piece = 100; piece <= 160000; piece = piece * 9) {
+    const int64_t total = piece < 1000 ? 3000 : 160000;
+    struct ids expected = plain(obj, pcm, total, 12);
+    struct heard h;
+    heard_init(&h, obj);
+    h.run = submit(&h, NULL, 0, 12, 1);
+    CHECK(h.run != NULL);
+    for (int64_t at = 0; at < total; at += piece) {
+      const int steps = h.steps;
+      CHECK(chatllm_asr_feed(h.run, pcm + at, at + piece < total ? piece : total - at, 0) == 0);
+      if (at == 5 * piece) { /* each step is a hypothesis of all audio so far */
+        for (int i = 0; i < 60000 && h.steps == steps; ++i) nap_ms(1);
+        CHECK(h.steps > steps);
+      }
+    }
+    CHECK(chatllm_asr_feed(h.run, NULL, 0, 1) == 0);
+    CHECK(chatllm_asr_feed(h.run, pcm, 10, 0) == CHATLLM_ASR_BAD_ARGUMENT);
+    CHECK(chatllm_asr_last_status() == CHATLLM_ASR_BAD_ARGUMENT);
+    wait_heard(&h, &h.ends, 1);
+    CHECK(h.status == 0 && h.finish == CHATLLM_ASR_FINISH_LENGTH && h.begins == 1 && h.late == 0);
+    CHECK(same_ids(&h, &expected));
+    chatllm_asr_release(h.run);
+  }
+
+  struct heard h;
+  heard_init(&h, obj);
+  h.run = submit(&h, pcm, 16000, 60000, 1);
+  wait_tokens(&h, 2);
+  CHECK(chatllm_asr_feed(h.run, NULL, -1, 0) == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_asr_feed(h.run, NULL, 5, 0) == CHATLLM_ASR_BAD_ARGUMENT);
+  chatllm_asr_cancel(h.run);
+  wait_heard(&h, &h.ends, 1);
+  CHECK(h.finish == CHATLLM_ASR_FINISH_ABORT && h.status == 0);
+  chatllm_asr_release(h.run);
+
+  heard_init(&h, obj); /* that never gets any audio */
+  h.run = submit(&h, NULL, 0, 5, 1);
+  nap_ms(1);
+  CHECK(h.begins == 0 && h.ends == 0);
+  CHECK(chatllm_asr_feed(h.run, NULL, 0, 1) == 0);
+  wait_heard(&h, &h.ends, 1);
+  CHECK(h.status == CHATLLM_ASR_BAD_AUDIO && strstr(h.message, "no samples") != NULL);
+  chatllm_asr_release(h.run);
+
+  heard_init(&h, obj); /* and one that nobody ends */
+  h.run = submit(&h, NULL, 0, 5, 1);
+  CHECK(chatllm_destroy(obj) == 0);
+  CHECK(h.ends == 1 && h.finish == CHATLLM_ASR_FINISH_ABORT);
+  CHECK(chatllm_asr_feed(h.run, pcm, 100, 0) != 0);
+  chatllm_asr_cancel(h.run);
+  chatllm_asr_release(h.run);
+  free(pcm);
+}
+
+static void test_wrong_submits(void) {
+  struct seen s;
+  seen_init(&s);
+  float *pcm = make_sound(8000);
+  struct heard h;
+  heard_init(&h, NULL);
+  CHECK(submit(&h, pcm, 8000, 1, 0) == NULL && chatllm_asr_last_status() == CHATLLM_ASR_BAD_ARGUMENT);
+  CHECK(chatllm_asr_feed(NULL, pcm, 1, 0) == CHATLLM_ASR_BAD_ARGUMENT);
+  chatllm_asr_cancel(NULL);
+  chatllm_asr_release(NULL);
+  struct chatllm_obj *obj = create(&s);
+  heard_init(&h, obj);
+  CHECK(submit(&h, pcm, 8000, 1, 0) == NULL && chatllm_asr_last_status() == CHATLLM_ASR_NOT_STARTED);
+  chatllm_append_param(obj, "--batch");
+  chatllm_append_param(obj, "2");
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == 0);
+  CHECK(chatllm_asr_submit(obj, pcm, 8000, NULL, NULL, NULL) == NULL);
+  CHECK(strstr(chatllm_asr_last_error(NULL), "callback") != NULL);
+  chatllm_asr_options options = {0};
+  CHECK(chatllm_asr_submit(obj, pcm, 8000, &options, on_event, &h) == NULL);
+  CHECK(chatllm_asr_last_status() == CHATLLM_ASR_BAD_ARGUMENT);
+  options.size = sizeof options;
+  options.language = "Klingon";
+  CHECK(chatllm_asr_submit(obj, pcm, 8000, &options, on_event, &h) == NULL);
+  CHECK(strstr(chatllm_asr_last_error(NULL), "Klingon") != NULL);
+  CHECK(h.begins == 0 && h.ends == 0);
+
+  /* What is wrong with the audio comes with the end, and harms nobody. */
+  struct heard broken, silent, fine;
+  heard_init(&broken, obj), heard_init(&silent, obj), heard_init(&fine, obj);
+  struct ids expected = plain(obj, pcm, 8000, 9);
+  pcm[4000] = NAN;
+  broken.run = submit(&broken, pcm, 8000, 9, 0);
+  silent.run = submit(&silent, NULL, 0, 9, 0);
+  pcm[4000] = 0;
+  struct ids zeroed = plain(obj, pcm, 8000, 9);
+  fine.run = submit(&fine, pcm, 8000, 9, 0);
+  wait_heard(&fine, &fine.ends, 1);
+  wait_heard(&broken, &broken.ends, 1);
+  wait_heard(&silent, &silent.ends, 1);
+  CHECK(broken.status == CHATLLM_ASR_BAD_AUDIO && strstr(broken.message, "sample 4000") != NULL);
+  CHECK(broken.finish == CHATLLM_ASR_FINISH_NONE && broken.tokens == 0);
+  CHECK(silent.status == CHATLLM_ASR_BAD_AUDIO);
+  CHECK(fine.status == 0 && same_ids(&fine, &zeroed));
+  chatllm_asr_release(broken.run);
+  chatllm_asr_release(silent.run);
+  chatllm_asr_release(fine.run);
+  (void)expected;
+
+  /* Structures of an older header are shorter. */
+  options.language = NULL;
+  options.size = offsetof(chatllm_asr_options, live);
+  options.live = 77;
+  options.max_new_tokens = 2;
+  CHECK(chatllm_asr_run(obj, pcm, 8000, &options) == 0);
+  chatllm_asr_timings t;
+  memset(&t, 0x55, sizeof t);
+  t.size = offsetof(chatllm_asr_timings, wait_ms);
+  CHECK(chatllm_asr_get_timings(obj, &t) == 0);
+  CHECK(t.new_tokens <= 2 && t.size == offsetof(chatllm_asr_timings, wait_ms));
+  uint64_t untouched;
+  memcpy(&untouched, &t.wait_ms, 8);
+  CHECK(untouched == 0x5555555555555555u);
+  free(pcm);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
+static void *feed_and_release(void *argument) {
+  struct heard *h = argument;
+  float *pcm = make_sound(4000);
+  h->run = submit(h, pcm, 4000, 5, 1);
+  for (int i = 0; i < 4; ++i) CHECK(chatllm_asr_feed(h->run, pcm, 1000, 0) == 0);
+  nap_ms(h->cancel_at);
+  chatllm_asr_release(h->run);
+  memset(h, 0x55, sizeof *h);
+  free(pcm);
+  return NULL;
+}
+
+static void test_runs_of_many_threads(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  for (int round = 0; round < 10; ++round) {
+    struct heard heard[6];
+    pthread_t threads[6];
+    for (int i = 0; i < 6; ++i) {
+      heard_init(&heard[i], obj);
+      heard[i].cancel_at = -i; /* never reached by a token */
+      heard[i].cancel_at = 0;
+      CHECK(pthread_create(&threads[i], NULL, feed_and_release, &heard[i]) == 0);
+    }
+    for (int i = 0; i < 6; ++i) pthread_join(threads[i], NULL);
+  }
+  /* Everything is cancelled by the end of the object, and told. */
+  float *pcm = make_sound(24000);
+  struct heard heard[5];
+  for (int i = 0; i < 5; ++i) {
+    heard_init(&heard[i], obj);
+    heard[i].run = submit(&heard[i], pcm, 24000, 60000, 0);
+  }
+  wait_tokens(&heard[0], 2);
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == CHATLLM_ASR_BUSY);
+  CHECK(chatllm_destroy(obj) == 0);
+  for (int i = 0; i < 5; ++i) {
+    CHECK(heard[i].ends == 1 && heard[i].finish == CHATLLM_ASR_FINISH_ABORT && heard[i].status == 0);
+    chatllm_asr_release(heard[i].run);
+  }
+  free(pcm);
+}
+
+/* ---- destroying an object in answer to the end of its run ---- */
+
+struct answered {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  struct chatllm_obj *obj;
+  int inside; /* destroy in f_end itself */
+  int ended, destroyed, completed;
+};
+
+static void on_answered_end(void *user_data) {
+  struct answered *a = user_data;
+  if (a->inside) {
+    CHECK(chatllm_destroy(a->obj) == 0);
+    a->destroyed = 1;
+  }
+  pthread_mutex_lock(&a->mutex);
+  a->ended = 1;
+  pthread_cond_broadcast(&a->changed);
+  pthread_mutex_unlock(&a->mutex);
+}
+
+static void on_answered_print(void *user_data, int type, const char *text) {
+  struct answered *a = user_data;
+  (void)text;
+  if (type == PRINT_EVT_ASYNC_COMPLETED) ++a->completed;
+}
+
+static void *destroy_after_end(void *argument) {
+  struct answered *a = argument;
+  pthread_mutex_lock(&a->mutex);
+  while (!a->ended) pthread_cond_wait(&a->changed, &a->mutex);
+  pthread_mutex_unlock(&a->mutex);
+  CHECK(chatllm_destroy(a->obj) == 0);
+  a->destroyed = 1;
+  return NULL;
+}
+
+static void test_destroy_in_answer_to_the_end(void) {
+  char text[256];
+  tag(text, sizeof text);
+  for (int i = 0; i < 60; ++i) {
+    struct seen s;
+    seen_init(&s);
+    struct answered a = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, create(&s), i % 2, 0, 0, 0};
+    const int async = i % 4 >= 2;
+    CHECK(chatllm_start(a.obj, on_answered_print, on_answered_end, &a) == 0);
+    pthread_t thread;
+    if (!a.inside) CHECK(pthread_create(&thread, NULL, destroy_after_end, &a) == 0);
+    CHECK((async ? chatllm_async_user_input(a.obj, text) : chatllm_user_input(a.obj, text)) == 0);
+    if (!a.inside) pthread_join(thread, NULL);
+    pthread_mutex_lock(&a.mutex);
+    while (!a.ended) pthread_cond_wait(&a.changed, &a.mutex);
+    pthread_mutex_unlock(&a.mutex);
+    CHECK(a.destroyed == 1);
+    CHECK(a.completed == (async && !a.inside)); /* nothing is told after the end of the object */
+    if (async && a.inside) nap_ms(2);           /* its thread returns from f_end */
+  }
+}
+
+/* A child of a fork is told so, by every call. */
+static void test_fork(void) {
+  struct seen s;
+  struct chatllm_obj *obj = started(&s);
+  struct heard h;
+  heard_init(&h, obj);
+  h.run = submit(&h, NULL, 0, 1, 1);
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    const float sample = 0.5f;
+    chatllm_asr_cancel(h.run);
+    const int wrong = (submit(&h, &sample, 1, 1, 0) != NULL || chatllm_asr_last_status() != CHATLLM_ASR_FORKED) +
+                      (chatllm_asr_feed(h.run, &sample, 1, 0) != CHATLLM_ASR_FORKED) +
+                      (chatllm_asr_run(obj, &sample, 1, NULL) != CHATLLM_ASR_FORKED) +
+                      (chatllm_destroy(obj) != CHATLLM_ASR_FORKED) +
+                      (strstr(chatllm_asr_last_error(obj), "forked") == NULL);
+    chatllm_abort_generation(obj);
+    _exit(wrong);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  float *pcm = make_sound(8000);
+  CHECK(chatllm_asr_run(obj, pcm, 8000, NULL) == 0);
+  free(pcm);
+  CHECK(chatllm_destroy(obj) == 0);
+  chatllm_asr_release(h.run);
+}
+
+/* The child of a fork loads a model of its own, whatever the parent's threads were doing. */
+static void *load_again_and_again(void *argument) {
+  atomic_int *stop = argument;
+  while (!atomic_load(stop)) {
+    struct seen s;
+    CHECK(chatllm_destroy(started(&s)) == 0);
+  }
+  return NULL;
+}
+
+static void test_fork_while_loading(void) {
+  atomic_int stop = 0;
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, load_again_and_again, &stop) == 0);
+  for (int i = 0; i < 20; ++i) {
+    nap_ms(1 + i % 3);
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60); /* a child that hangs fails */
+      failures = 0;
+      struct seen s;
+      struct chatllm_obj *obj = started(&s);
+      float *pcm = make_sound(8000);
+      CHECK(chatllm_asr_run(obj, pcm, 8000, NULL) == 0);
+      CHECK(chatllm_destroy(obj) == 0);
+      _exit(failures != 0);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  atomic_store(&stop, 1);
+  pthread_join(thread, NULL);
 }
 
 static int entries(const char *folder) {
@@ -771,6 +1289,13 @@ int main(int argc, char **argv) {
   RUN(test_unsupported());
   RUN(test_fork());
   RUN(test_objects_on_several_threads());
+  RUN(test_submitted_runs());
+  RUN(test_cancel_and_release());
+  RUN(test_live_runs());
+  RUN(test_wrong_submits());
+  RUN(test_runs_of_many_threads());
+  RUN(test_destroy_in_answer_to_the_end());
+  RUN(test_fork_while_loading());
   RUN(test_rounds_without_growth(rounds));
   unlink(wav_path);
   printf(failures == 0 ? "all passed\n" : "%d failures\n", failures);

@@ -96,7 +96,8 @@ int64_t Session::reuse_prompt(const Prompt &prompt) {
 }
 
 // Mel, encoder and prompt, up to the scores of the first token.
-void Session::prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits) {
+void Session::prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits,
+                      const AbortFlag &abort) {
   check_audio(pcm, samples);
   const Prompt prompt = build_prompt(samples, settings);
   const int64_t stride = row_stride(model_->config().decoder.hidden), count = static_cast<int64_t>(prompt.ids.size());
@@ -113,14 +114,14 @@ void Session::prefill(const float *pcm, int64_t samples, const RunSettings &sett
   timings_.audio_tokens = static_cast<int32_t>(audio_tokens);
   timings_.prompt_tokens = static_cast<int32_t>(count);
   float *x = embeddings_.reserve(static_cast<size_t>(count * stride));
-  encoder_.run(mel, frames, settings.full_attention, x + prompt.audio_at * stride, stride, abort_);
+  encoder_.run(mel, frames, settings.full_attention, x + prompt.audio_at * stride, stride, abort);
   timings_.encode_ms = elapsed_ms(start);
 
   start = now_ns();
   for (int64_t i = reused; i < count; ++i)
     if (i < prompt.audio_at || i >= prompt.audio_at + audio_tokens)
       model_->embed(prompt.ids[static_cast<size_t>(i)], x + i * stride);
-  decoder_.forward(x + reused * stride, count - reused, logits, abort_);
+  decoder_.forward(x + reused * stride, count - reused, logits, abort);
   before_audio_.assign(prompt.ids.begin(), prompt.ids.begin() + prompt.audio_at);
   timings_.prefill_ms = elapsed_ms(start);
 }
@@ -149,13 +150,13 @@ int32_t Session::choose(const float *logits, float *logprob) {
 }
 
 // Greedy search from the given scores.
-void Session::generate(float *logits, int64_t limit, bool ignore_stop, const TokenSink &sink) {
+void Session::generate(float *logits, int64_t limit, bool ignore_stop, const TokenSink &sink, const AbortFlag &abort) {
   LoopGuard guard;
   Buffer<float> embedding(static_cast<size_t>(model_->config().decoder.hidden));
   timings_.finish = CHATLLM_ASR_FINISH_LENGTH;
   int64_t decode_start = 0;
   while (timings_.new_tokens < limit) {
-    check_abort(abort_);
+    check_abort(abort);
     chatllm_asr_token token{};
     token.id = choose(logits, &token.logprob);
     token.time_ns = now_ns();
@@ -182,7 +183,7 @@ void Session::generate(float *logits, int64_t limit, bool ignore_stop, const Tok
     }
     if (timings_.new_tokens == limit || decoder_.length() + 1 >= settings_.max_context) break;
     model_->embed(token.id, embedding.data());
-    decoder_.forward(embedding.data(), 1, logits, abort_);
+    decoder_.forward(embedding.data(), 1, logits, abort);
     pending_ = -1;
   }
   answered_ = true;
@@ -219,16 +220,17 @@ void Session::timed_run(F &&body) {
   }
 }
 
-void Session::run(const float *pcm, int64_t samples, const RunSettings &settings, const TokenSink &sink) {
+void Session::run(const float *pcm, int64_t samples, const RunSettings &settings, const TokenSink &sink,
+                  const AbortFlag &abort) {
   timed_run([&] {
     timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
     pcm = padded(pcm, &samples);
     float *logits = logits_.reserve(static_cast<size_t>(model_->config().decoder.vocab));
-    prefill(pcm, samples, settings, logits);
+    prefill(pcm, samples, settings, logits, abort);
     // Fast speech in any language stays below three tokens per audio token (37 a second).
     const int64_t limit =
         settings.max_new_tokens >= 0 ? settings.max_new_tokens : 64 + 3 * static_cast<int64_t>(timings_.audio_tokens);
-    generate(logits, limit, settings.ignore_stop, sink);
+    generate(logits, limit, settings.ignore_stop, sink, abort);
   });
 }
 
@@ -247,7 +249,7 @@ void Session::continue_with(const std::string &suffix, int64_t max_new_tokens, c
     float *logits = logits_.reserve(static_cast<size_t>(model_->config().decoder.vocab));
     decoder_.forward(x, static_cast<int64_t>(ids.size()), logits, abort_);
     pending_ = -1;
-    generate(logits, max_new_tokens >= 0 ? max_new_tokens : 256, false, sink);
+    generate(logits, max_new_tokens >= 0 ? max_new_tokens : 256, false, sink, abort_);
   });
 }
 
@@ -282,7 +284,7 @@ std::vector<float> Session::prefill_logits(const float *pcm, int64_t samples, co
   shape[1] = static_cast<int64_t>(out.size());
   timed_run([&] {
     timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
-    prefill(pcm, samples, settings, out.data());
+    prefill(pcm, samples, settings, out.data(), abort_);
   });
   if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(Status::Error, "prefill was aborted");
   return out;

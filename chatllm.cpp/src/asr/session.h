@@ -19,6 +19,7 @@ struct SessionSettings {
   std::string model_path, kernels = "auto";
   int threads = 0;          // 0: the CPUs that the process may use
   int64_t max_context = 0;  // 0: the model's
+  int batch = 8;            // utterances that are worked on at a time
 };
 
 struct RunSettings {
@@ -35,7 +36,11 @@ class Session {
   explicit Session(const SessionSettings &settings);
 
   // Recognizes 16 kHz mono samples. Tokens go to the sink as they are made.
-  void run(const float *pcm, int64_t samples, const RunSettings &settings, const TokenSink &sink);
+  void run(const float *pcm, int64_t samples, const RunSettings &settings, const TokenSink &sink) {
+    run(pcm, samples, settings, sink, abort_);
+  }
+  void run(const float *pcm, int64_t samples, const RunSettings &settings, const TokenSink &sink,
+           const AbortFlag &abort);
   // Goes on after the last answer and a suffix. Throws Error when there is none.
   void continue_with(const std::string &suffix, int64_t max_new_tokens, const TokenSink &sink);
   void abort() { abort_ = true; }  // the run that is under way, or is about to begin
@@ -59,8 +64,8 @@ class Session {
   void check_audio(const float *pcm, int64_t samples) const;
   Prompt build_prompt(int64_t samples, const RunSettings &settings) const;
   int64_t reuse_prompt(const Prompt &prompt);
-  void prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits);
-  void generate(float *logits, int64_t limit, bool ignore_stop, const TokenSink &sink);
+  void prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits, const AbortFlag &abort);
+  void generate(float *logits, int64_t limit, bool ignore_stop, const TokenSink &sink, const AbortFlag &abort);
   int32_t choose(const float *logits, float *logprob);
   template <class F>
   void timed_run(F &&body);

@@ -10,7 +10,7 @@
 namespace chatllm {
 
 // What went wrong, as far as callers treat it differently.
-enum class Status { Error, BadArgument, BadModel, BadAudio, NoMemory, NotStarted, TooLong };
+enum class Status { Error, BadArgument, BadModel, BadAudio, NoMemory, Busy, NotStarted, TooLong };
 
 class Error : public std::exception {
  public:

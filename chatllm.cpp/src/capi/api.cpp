@@ -1,10 +1,13 @@
 // The C functions: arguments are checked, everything else happens in Object.
+#include <algorithm>
 #include <climits>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "capi/object.h"
 #include "model/ggmm.h"
@@ -12,9 +15,16 @@
 
 using chatllm::fail;
 using chatllm::Object;
+using chatllm::Session;
 using chatllm::Status;
 
 struct chatllm_obj : Object {};
+
+struct chatllm_asr_run_s {
+  std::shared_ptr<chatllm::Utterance> utterance;
+  const long process = chatllm::current_process();
+  bool forked() const { return process != chatllm::current_process(); }
+};
 
 namespace {
 
@@ -28,12 +38,33 @@ InitWords &process_words() {
   return *words;
 }
 
-int no_object() {
+int thread_failure(int status, const char *message) {
   try {
-    chatllm::thread_error() = "the object is NULL";
+    chatllm::thread_error().status = status;
+    chatllm::thread_error().message = message;
   } catch (...) {
   }
-  return CHATLLM_ASR_BAD_ARGUMENT;
+  return status;
+}
+
+int no_object() {
+  return thread_failure(CHATLLM_ASR_BAD_ARGUMENT, "the object is NULL");
+}
+
+// Runs body() beside the object's call; a failure is the thread's.
+template <class F>
+int beside(bool forked, F &&body) noexcept {
+  if (forked) return thread_failure(CHATLLM_ASR_FORKED, chatllm::kForked);
+  try {
+    body();
+    return CHATLLM_ASR_OK;
+  } catch (const chatllm::Error &e) {
+    return thread_failure(chatllm::c_status(e.status()), e.what());
+  } catch (const std::bad_alloc &) {
+    return thread_failure(CHATLLM_ASR_NO_MEMORY, chatllm::kMemoryIsShort);
+  } catch (const std::exception &e) {
+    return thread_failure(CHATLLM_ASR_ERROR, e.what());
+  }
 }
 
 const char *require(const char *text, const char *what) {
@@ -57,6 +88,21 @@ int unsupported(chatllm_obj *obj, const char *what) {
 
 int unsupported_async(chatllm_obj *obj, const char *what) {
   return call_async(obj, [what] { Object::unsupported(what); });
+}
+
+chatllm_asr_event c_event(const chatllm::Event &event) {
+  chatllm_asr_event c{};
+  c.size = sizeof c;
+  c.kind = event.kind == chatllm::Event::Kind::Begin   ? CHATLLM_ASR_EVENT_BEGIN
+           : event.kind == chatllm::Event::Kind::Token ? CHATLLM_ASR_EVENT_TOKEN
+           : event.kind == chatllm::Event::Kind::Step  ? CHATLLM_ASR_EVENT_STEP
+                                                       : CHATLLM_ASR_EVENT_END;
+  c.time_ns = event.token != nullptr ? event.token->time_ns : chatllm::now_ns();
+  c.token = event.token;
+  c.timings = event.timings;
+  c.status = event.failed ? chatllm::c_status(event.status) : CHATLLM_ASR_OK;
+  c.message = !event.failed ? "" : event.message.empty() ? chatllm::kMemoryIsShort : event.message.c_str();
+  return c;
 }
 
 // Hands a vector of floats over to the caller.
@@ -154,12 +200,12 @@ int API_CALL chatllm_history_append_multimedia_msg(struct chatllm_obj *obj, int)
 
 int API_CALL chatllm_get_cursor(struct chatllm_obj *obj) {
   int cursor = -1;
-  call(obj, [&] { cursor = static_cast<int>(obj->session().cursor()); });
+  call(obj, [&] { cursor = static_cast<int>(obj->exclusively([](Session &s) { return s.cursor(); })); });
   return cursor;
 }
 
 int API_CALL chatllm_set_cursor(struct chatllm_obj *obj, int pos) {
-  return call(obj, [&] { obj->session().set_cursor(pos); });
+  return call(obj, [&] { obj->exclusively([&](Session &s) { s.set_cursor(pos); }); });
 }
 
 int API_CALL chatllm_set_ai_prefix(struct chatllm_obj *obj, const char *utf8_str) {
@@ -305,10 +351,12 @@ int API_CALL chatllm_asr_run(struct chatllm_obj *obj, const float *pcm, int64_t 
 
 int API_CALL chatllm_asr_get_timings(struct chatllm_obj *obj, chatllm_asr_timings *timings) {
   return call(obj, [&] {
-    if (timings == nullptr || timings->size < sizeof(chatllm_asr_timings))
+    // The first version ended before wait_ms.
+    if (timings == nullptr || timings->size < offsetof(chatllm_asr_timings, wait_ms))
       fail(Status::BadArgument, "the timings' size is not set: they come from another version of the header");
-    *timings = obj->session().timings();
-    timings->size = sizeof(chatllm_asr_timings);
+    chatllm_asr_timings all = obj->exclusively([](Session &s) { return s.timings(); });
+    all.size = std::min<uint32_t>(timings->size, sizeof all);
+    std::memcpy(timings, &all, all.size);
   });
 }
 
@@ -316,7 +364,7 @@ int API_CALL chatllm_asr_log_mel(struct chatllm_obj *obj, const float *pcm, int6
                                  int64_t shape[2]) {
   return call(obj, [&] {
     require_outputs(data, shape);
-    hand_over(obj->session().log_mel(pcm, n_samples, shape), data);
+    hand_over(obj->exclusively([&](Session &s) { return s.log_mel(pcm, n_samples, shape); }), data);
   });
 }
 
@@ -324,7 +372,9 @@ int API_CALL chatllm_asr_encode(struct chatllm_obj *obj, const float *pcm, int64
                                 float **data, int64_t shape[2]) {
   return call(obj, [&] {
     require_outputs(data, shape);
-    hand_over(obj->session().encode(pcm, n_samples, attention == CHATLLM_ASR_FULL, shape), data);
+    hand_over(
+        obj->exclusively([&](Session &s) { return s.encode(pcm, n_samples, attention == CHATLLM_ASR_FULL, shape); }),
+        data);
   });
 }
 
@@ -332,8 +382,47 @@ int API_CALL chatllm_asr_prefill_logits(struct chatllm_obj *obj, const float *pc
                                         const chatllm_asr_options *options, float **data, int64_t shape[2]) {
   return call(obj, [&] {
     require_outputs(data, shape);
-    hand_over(obj->session().prefill_logits(pcm, n_samples, obj->settings(options), shape), data);
+    hand_over(
+        obj->exclusively([&](Session &s) { return s.prefill_logits(pcm, n_samples, obj->settings(options), shape); }),
+        data);
   });
+}
+
+chatllm_asr_run_t *API_CALL chatllm_asr_submit(struct chatllm_obj *obj, const float *pcm, int64_t n_samples,
+                                               const chatllm_asr_options *options, f_chatllm_asr_event f_event,
+                                               void *user_data) {
+  if (obj == nullptr) return no_object(), nullptr;
+  std::unique_ptr<chatllm_asr_run_s> run;
+  const int status = beside(obj->forked(), [&] {
+    if (f_event == nullptr) fail(Status::BadArgument, "the callback for the events is NULL");
+    run.reset(new chatllm_asr_run_s);
+    std::vector<float> audio;
+    if (pcm != nullptr && n_samples > 0) audio.assign(pcm, pcm + n_samples);
+    run->utterance = obj->submit(std::move(audio), options, [=](const chatllm::Event &event) {
+      const chatllm_asr_event c = c_event(event);
+      f_event(user_data, &c);
+    });
+  });
+  return status == CHATLLM_ASR_OK ? run.release() : nullptr;
+}
+
+int API_CALL chatllm_asr_feed(chatllm_asr_run_t *run, const float *pcm, int64_t n_samples, int last) {
+  if (run == nullptr) return thread_failure(CHATLLM_ASR_BAD_ARGUMENT, "the run is NULL");
+  return beside(run->forked(), [&] { run->utterance->feed(pcm, n_samples, last != 0); });
+}
+
+void API_CALL chatllm_asr_cancel(chatllm_asr_run_t *run) {
+  if (run != nullptr && !run->forked()) run->utterance->cancel();
+}
+
+void API_CALL chatllm_asr_release(chatllm_asr_run_t *run) {
+  if (run == nullptr || run->forked()) return;  // in the child of a fork its memory is the parent's copy
+  run->utterance->detach();
+  delete run;
+}
+
+int API_CALL chatllm_asr_last_status(void) {
+  return chatllm::thread_error().status;
 }
 
 void API_CALL chatllm_asr_free(void *data) {
@@ -344,7 +433,7 @@ int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_t n_sampl
                                         int32_t *ids, int64_t capacity) {
   int64_t count = 0;
   const int status = call(obj, [&] {
-    const std::vector<int32_t> prompt = obj->session().prompt_ids(n_samples, obj->settings(options));
+    const std::vector<int32_t> prompt = obj->recognizer()->session().prompt_ids(n_samples, obj->settings(options));
     count = static_cast<int64_t>(prompt.size());
     if (ids != nullptr && capacity > 0)
       std::memcpy(ids, prompt.data(), static_cast<size_t>(std::min(count, capacity)) * sizeof(int32_t));
@@ -353,7 +442,7 @@ int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_t n_sampl
 }
 
 const char *API_CALL chatllm_asr_last_error(struct chatllm_obj *obj) {
-  return obj == nullptr ? chatllm::thread_error().c_str() : obj->last_error().c_str();
+  return obj == nullptr ? chatllm::thread_error().message.c_str() : obj->last_error().c_str();
 }
 
 const char *API_CALL chatllm_asr_model_info(struct chatllm_obj *obj) {
@@ -374,11 +463,9 @@ int API_CALL chatllm_asr_measure_machine(const char *kernels, int threads, chatl
       *machine = {sizeof(chatllm_asr_machine), pool.size(), r.int8_ops, r.bf16_ops, r.float_ops, r.read_bytes};
       return CHATLLM_ASR_OK;
     } catch (const chatllm::Error &e) {
-      chatllm::thread_error() = e.what();
-      return chatllm::c_status(e.status());
+      return thread_failure(chatllm::c_status(e.status()), e.what());
     } catch (const std::exception &) {
-      chatllm::thread_error() = "memory or threads are short";
-      return CHATLLM_ASR_NO_MEMORY;
+      return thread_failure(CHATLLM_ASR_NO_MEMORY, "memory or threads are short");
     }
   } catch (...) {
     return CHATLLM_ASR_NO_MEMORY;

@@ -1,26 +1,31 @@
 #include "capi/object.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 
 #include "audio/wav.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/utf8.h"
 
-#if !defined(_WIN32)
-#include <unistd.h>
-#endif
-
 namespace chatllm {
+
+const char kForked[] =
+    "the process was forked after the model was loaded and its threads are gone: load the model in the child, or use "
+    "spawn";
 
 namespace {
 
-long current_process() {
-#if defined(_WIN32)
-  return 0;  // no fork there
-#else
-  return static_cast<long>(getpid());
-#endif
+// The caller's options, whatever version of the header they come from; the defaults for none.
+chatllm_asr_options complete(const chatllm_asr_options *given) {
+  chatllm_asr_options all{};
+  all.max_new_tokens = -1;
+  if (given == nullptr) return all;
+  if (given->size < offsetof(chatllm_asr_options, live))  // the first version ended there
+    fail(Status::BadArgument, "the options' size is not set: they come from another version of the header");
+  std::memcpy(&all, given, std::min<size_t>(given->size, sizeof all));
+  return all;
 }
 
 }  // namespace
@@ -37,6 +42,8 @@ int c_status(Status status) {
       return CHATLLM_ASR_NO_MEMORY;
     case Status::NotStarted:
       return CHATLLM_ASR_NOT_STARTED;
+    case Status::Busy:
+      return CHATLLM_ASR_BUSY;
     case Status::TooLong:
       return CHATLLM_ASR_TOO_LONG;
     case Status::Error:
@@ -45,35 +52,82 @@ int c_status(Status status) {
   return CHATLLM_ASR_ERROR;
 }
 
-std::string &thread_error() {
-  static thread_local std::string error;
+ThreadError &thread_error() {
+  static thread_local ThreadError error;
   return error;
+}
+
+Endings::Teller::Teller(std::shared_ptr<Endings> endings) : endings_(std::move(endings)) {
+  std::lock_guard<std::mutex> lock(endings_->mutex_);
+  next_ = endings_->tellers_;
+  endings_->tellers_ = this;
+}
+
+Endings::Teller::~Teller() {
+  std::lock_guard<std::mutex> lock(endings_->mutex_);
+  Teller **at = &endings_->tellers_;
+  while (*at != this) at = &(*at)->next_;
+  *at = next_;
+  endings_->changed_.notify_all();
+}
+
+void Endings::close() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto me = std::this_thread::get_id();
+  for (Teller *teller = tellers_; teller != nullptr; teller = teller->next_) teller->over_ |= teller->thread_ == me;
+  changed_.wait(lock, [&] {
+    for (const Teller *teller = tellers_; teller != nullptr; teller = teller->next_)
+      if (teller->thread_ != me) return false;
+    return true;
+  });
 }
 
 Object::Object() : process_(current_process()) {}
 
 Object::~Object() {
-  if (thread_.joinable()) {
-    if (process_ != current_process() || thread_.get_id() == std::this_thread::get_id())
-      thread_.detach();
-    else
-      thread_.join();
-  }
+  if (!thread_.joinable()) return;
+  if (thread_.get_id() == std::this_thread::get_id())
+    thread_.detach();
+  else
+    thread_.join();
+}
+
+bool Object::forked() const noexcept {
+  return process_ != current_process();
 }
 
 int Object::admit(State call) noexcept {
-  if (process_ != current_process()) {
+  if (forked()) {
     try {
-      last_error_ =
-          "the process was forked after the model was loaded and its threads are gone: load the model in the child, or "
-          "use spawn";
+      last_error_ = kForked;
     } catch (...) {
     }
     return CHATLLM_ASR_FORKED;
   }
   State idle = State::Idle;
   if (!state_.compare_exchange_strong(idle, call)) return CHATLLM_ASR_BUSY;
-  if (session_) session_->clear_abort();  // here, not in the run: an abort right after this call's start must count
+  generated_ = false;
+  // Here, not in the run: an abort right after this call's start must count.
+  if (recognizer_) recognizer_->session().clear_abort();
+  return CHATLLM_ASR_OK;
+}
+
+// From the moment it is idle, others may destroy the object, in answer to these callbacks at the latest.
+void Object::finish(int status) noexcept {
+  const Callbacks callbacks = callbacks_;
+  const bool generated = generated_, async = state_ == State::Async;
+  Endings::Teller teller(endings_);
+  if (async) async_result_ = status;
+  state_ = State::Idle;
+  if (generated && callbacks.end != nullptr) teller.tell([&] { callbacks.end(callbacks.user_data); });
+  if (async && callbacks.print != nullptr)
+    teller.tell([&] { callbacks.print(callbacks.user_data, PRINT_EVT_ASYNC_COMPLETED, ""); });
+}
+
+int Object::acquire_for_destroy() noexcept {
+  if (!forked() && recognizer_ && recognizer_->on_worker_thread()) return CHATLLM_ASR_BUSY;
+  if (const int refused = admit(State::Sync)) return refused;
+  endings_->close();
   return CHATLLM_ASR_OK;
 }
 
@@ -90,43 +144,59 @@ void Object::unsupported(const char *what) {
   fail(Status::Error, format("%s has no meaning for speech recognition", what));
 }
 
-Session &Object::session() {
-  if (!session_) fail(Status::NotStarted, "no model is loaded: call chatllm_start first");
-  return *session_;
+const std::shared_ptr<Recognizer> &Object::recognizer() {
+  if (!recognizer_) fail(Status::NotStarted, "no model is loaded: call chatllm_start first");
+  return recognizer_;
+}
+
+std::shared_ptr<Utterance> Object::submit(std::vector<float> audio, const chatllm_asr_options *options,
+                                          Listener listener) {
+  std::shared_ptr<Recognizer> recognizer;
+  RunSettings wanted;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    recognizer = this->recognizer();
+    wanted = settings(options);
+  }
+  return recognizer->submit(std::move(audio), std::move(wanted), complete(options).live != 0, std::move(listener));
 }
 
 void Object::abort() noexcept {
-  if (process_ != current_process()) return;
-  std::lock_guard<std::mutex> lock(session_mutex_);
-  if (session_) session_->abort();
+  if (forked()) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (recognizer_) recognizer_->session().abort();
 }
 
 void Object::start(const Callbacks &callbacks) {
+  if (recognizer_ && !recognizer_->idle())
+    fail(Status::Busy, "utterances are under way: cancel them before another start");
   callbacks_ = callbacks;
   const int64_t begin = now_ns();
   std::vector<std::string> all = init_words();
   all.insert(all.end(), words.begin(), words.end());
-  options_ = Options::parse(all);
-  context_ = options_.context;
-  ai_prefix = options_.ai_prefix;
-  gen_max_tokens = options_.max_new_tokens;
+  std::shared_ptr<Recognizer> old, fresh;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    options_ = Options::parse(all);
+    old = std::move(recognizer_);
+    context_ = options_.context;
+    ai_prefix = options_.ai_prefix;
+    gen_max_tokens = options_.max_new_tokens;
+  }
+  old.reset();
   info_.clear();
   vocab_table_.clear();
-  {
-    std::lock_guard<std::mutex> lock(session_mutex_);
-    session_.reset();
-  }
-  auto session = std::make_unique<Session>(options_.session);
-  resolve_language(session->model().config().languages, options_.language);  // says now that it is unknown
-  session->set_load_ms(elapsed_ms(begin));
-  info_ = session->info();
-  const Config &config = session->model().config();
+  fresh = std::make_shared<Recognizer>(options_.session);
+  Session &session = fresh->session();
+  resolve_language(session.model().config().languages, options_.language);  // says now that it is unknown
+  session.set_load_ms(elapsed_ms(begin));
+  info_ = session.info();
+  const Config &config = session.model().config();
   int64_t parameters = 0;
-  for (const auto &tensor : session->model().file().tensors())
-    parameters += tensor.second.rows() * tensor.second.cols();
+  for (const auto &tensor : session.model().file().tensors()) parameters += tensor.second.rows() * tensor.second.cols();
   {
-    std::lock_guard<std::mutex> lock(session_mutex_);
-    session_ = std::move(session);
+    std::lock_guard<std::mutex> lock(mutex_);
+    recognizer_ = std::move(fresh);
   }
   for (const std::string &note : options_.notes) print(PRINTLN_LOGGING, note);
   print(PRINTLN_MODEL_INFO, "{\"name\": " + json_quote(config.name) +
@@ -137,22 +207,21 @@ void Object::start(const Callbacks &callbacks) {
                                        static_cast<long long>(parameters), static_cast<long long>(parameters)));
 }
 
-RunSettings Object::settings(const chatllm_asr_options *given) const {
+RunSettings Object::settings(const chatllm_asr_options *options) const {
   RunSettings s;
   s.language = options_.language;
   s.context = context_;
   s.prefix = ai_prefix;
   s.max_new_tokens = gen_max_tokens;
   s.full_attention = options_.full_attention;
-  if (given == nullptr) return s;
-  if (given->size < sizeof(chatllm_asr_options))
-    fail(Status::BadArgument, "the options' size is not set: they come from another version of the header");
-  if (given->language != nullptr) s.language = given->language;
-  if (given->context != nullptr) s.context = given->context;
-  if (given->prefix != nullptr) s.prefix = given->prefix;
-  if (given->max_new_tokens >= 0) s.max_new_tokens = given->max_new_tokens;
-  s.full_attention = given->attention == CHATLLM_ASR_FULL;
-  s.ignore_stop = given->ignore_stop != 0;
+  if (options == nullptr) return s;
+  const chatllm_asr_options given = complete(options);
+  if (given.language != nullptr) s.language = given.language;
+  if (given.context != nullptr) s.context = given.context;
+  if (given.prefix != nullptr) s.prefix = given.prefix;
+  if (given.max_new_tokens >= 0) s.max_new_tokens = given.max_new_tokens;
+  s.full_attention = given.attention == CHATLLM_ASR_FULL;
+  s.ignore_stop = given.ignore_stop != 0;
   return s;
 }
 
@@ -171,22 +240,20 @@ void Object::emit(const chatllm_asr_token &token) {
 
 template <class F>
 void Object::generation(F &&body) {
-  struct End {  // also after a failure: the caller may be waiting for it
+  generated_ = true;  // also after a failure: the caller may be waiting for the end
+  struct Rest {
     Object &o;
-    ~End() {
+    ~Rest() {
       if (!o.unfinished_.empty()) o.print(PRINT_CHAT_CHUNK, "\xEF\xBF\xBD");
       o.unfinished_.clear();
-      if (o.callbacks_.end != nullptr) o.callbacks_.end(o.callbacks_.user_data);
     }
-  } end{*this};
-  // A failure is printed before f_end, so that who waits for that has it.
-  const int status = guarded([&] { body([this](const chatllm_asr_token &token) { emit(token); }); });
-  if (status != CHATLLM_ASR_OK) throw Reported{status};
+  } rest{*this};
+  exclusively([&](Session &s) { body(s, [this](const chatllm_asr_token &token) { emit(token); }); });
 }
 
 void Object::run(const float *pcm, int64_t samples, const RunSettings &settings) {
-  Session &s = session();
-  generation([&](const Session::TokenSink &sink) { s.run(pcm, samples, settings, sink); });
+  recognizer();
+  generation([&](Session &s, const Session::TokenSink &sink) { s.run(pcm, samples, settings, sink); });
 }
 
 // The audio that a text's file tag names.
@@ -215,8 +282,8 @@ std::vector<float> Object::audio_of(const std::string &text) const {
 }
 
 void Object::run_text(const std::string &text) {
-  Session &s = session();
-  generation([&](const Session::TokenSink &sink) {
+  recognizer();
+  generation([&](Session &s, const Session::TokenSink &sink) {
     const std::vector<float> audio = audio_of(text);
     s.run(audio.data(), static_cast<int64_t>(audio.size()), settings(nullptr), sink);
   });
@@ -233,27 +300,30 @@ void Object::append_to_message(const std::string &type, const char *data) {
 }
 
 void Object::run_message() {
-  Session &s = session();
+  recognizer();
   const std::vector<float> audio = std::move(message);
   message.clear();
-  generation([&](const Session::TokenSink &sink) {
+  generation([&](Session &s, const Session::TokenSink &sink) {
     if (audio.empty()) fail(Status::BadArgument, "the message has no audio: append a part of type audio");
     s.run(audio.data(), static_cast<int64_t>(audio.size()), settings(nullptr), sink);
   });
 }
 
 void Object::continue_answer(const std::string &suffix) {
-  Session &s = session();
-  generation([&](const Session::TokenSink &sink) { s.continue_with(suffix, gen_max_tokens, sink); });
+  recognizer();
+  generation([&](Session &s, const Session::TokenSink &sink) { s.continue_with(suffix, gen_max_tokens, sink); });
 }
 
 void Object::restart(const char *system) {
-  if (system != nullptr) context_ = system;
-  if (session_) session_->forget();
+  if (system != nullptr) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    context_ = system;
+  }
+  if (recognizer_) exclusively([](Session &s) { s.forget(); });
 }
 
 int Object::tokenize(const std::string &text) {
-  const std::vector<int32_t> ids = session().model().tokenizer().encode(text, true);
+  const std::vector<int32_t> ids = recognizer()->session().model().tokenizer().encode(text, true);
   std::string line;
   for (const int32_t id : ids) line += (line.empty() ? "" : ",") + std::to_string(id);
   print(PRINTLN_TOKEN_IDS, line);
@@ -261,7 +331,7 @@ int Object::tokenize(const std::string &text) {
 }
 
 const char *Object::token_vocab(int *count, int *width) {
-  const Tokenizer &tokenizer = session().model().tokenizer();
+  const Tokenizer &tokenizer = recognizer()->session().model().tokenizer();
   size_t longest = 0;
   for (int32_t id = 0; id < tokenizer.size(); ++id) longest = std::max(longest, tokenizer.bytes(id).size());
   const size_t stride = longest + 1;
@@ -276,7 +346,7 @@ const char *Object::token_vocab(int *count, int *width) {
 }
 
 void Object::show_statistics() {
-  const chatllm_asr_timings &t = session().timings();
+  const chatllm_asr_timings t = exclusively([](Session &s) { return s.timings(); });
   print(PRINTLN_META, format("audio: %.0f ms, %d tokens; prompt: %d tokens; answer: %d tokens", t.audio_ms,
                              t.audio_tokens, t.prompt_tokens, t.new_tokens));
   print(PRINTLN_META, format("load: %.1f ms; mel: %.1f ms; encode: %.1f ms; prefill: %.1f ms; first token: %.1f ms",

@@ -1,8 +1,9 @@
-// The object behind chatllm_obj: words, a session, callbacks, one call at a time.
+// The object behind chatllm_obj: words, a recognizer, callbacks; one call of chatllm.cpp's contract at a time.
 #pragma once
 
 #include <atomic>
 #include <climits>
+#include <condition_variable>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -10,7 +11,9 @@
 #include <thread>
 #include <vector>
 
+#include "asr/recognizer.h"
 #include "base/error.h"
+#include "base/fork.h"
 #include "capi/options.h"
 #include "libchatllm_asr.h"
 
@@ -22,9 +25,36 @@ struct Callbacks {
   void *user_data = nullptr;
 };
 
-// A failure that has been printed already: on its way out of a generation.
-struct Reported {
-  int status;
+// The callbacks that tell the end of a call. They come when the object is idle again, so that it can be destroyed in
+// answer to them: on their own thread, or on another, which then waits for them. Outlives the object.
+class Endings {
+ public:
+  // A thread that is about to tell an end.
+  class Teller {
+   public:
+    explicit Teller(std::shared_ptr<Endings> endings);
+    ~Teller();
+    // Calls f() unless an earlier callback of this thread has destroyed the object.
+    template <class F>
+    void tell(F &&f) {
+      if (!over_) f();
+    }
+
+   private:
+    friend class Endings;
+    const std::shared_ptr<Endings> endings_;
+    const std::thread::id thread_ = std::this_thread::get_id();
+    Teller *next_;
+    bool over_ = false;  // set and read by its own thread
+  };
+
+  // The object goes: waits for what other threads are telling; this one, if it is inside, tells nothing more.
+  void close();
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Teller *tellers_ = nullptr;
 };
 
 // Words of chatllm_append_init_param.
@@ -56,7 +86,14 @@ class Object {
   const char *token_vocab(int *count, int *width);
   void show_statistics();
   RunSettings settings(const chatllm_asr_options *options) const;
-  Session &session();
+  // The loaded model at work; throws Error before the start.
+  const std::shared_ptr<Recognizer> &recognizer();
+  template <class F>
+  auto exclusively(F &&f) {
+    return recognizer()->exclusively(std::forward<F>(f));
+  }
+  // What chatllm_asr_submit does, on any thread, beside the object's call. Throws Error.
+  std::shared_ptr<Utterance> submit(std::vector<float> audio, const chatllm_asr_options *options, Listener listener);
   [[noreturn]] static void unsupported(const char *what);
 
   void abort() noexcept;
@@ -64,8 +101,9 @@ class Object {
   int async_result() const { return state_ == State::Async ? INT_MIN : async_result_.load(); }
   const std::string &last_error() const { return last_error_; }
   const char *model_info() const { return info_.empty() ? nullptr : info_.c_str(); }
-  // 0 when the object may be freed: nothing is running. It takes no call from then on.
-  int acquire_for_destroy() noexcept { return admit(State::Sync); }
+  // 0 when the object may be freed: no call is under way. It takes none from then on.
+  int acquire_for_destroy() noexcept;
+  bool forked() const noexcept;
 
   f_chatllm_asr_token on_token = nullptr;
   void *on_token_data = nullptr;
@@ -78,6 +116,7 @@ class Object {
 
   int admit(State call) noexcept;  // 0, or the status of the refusal
   int finish_error(int status, const std::string &message) noexcept;
+  void finish(int status) noexcept;  // the end of a call
   void print(int type, const std::string &text) const {
     if (callbacks_.print != nullptr) callbacks_.print(callbacks_.user_data, type, text.c_str());
   }
@@ -90,21 +129,31 @@ class Object {
 
   Callbacks callbacks_;
   Options options_;
-  std::unique_ptr<Session> session_;
-  std::mutex session_mutex_;  // guards the pointer against abort() from other threads
+  std::shared_ptr<Recognizer> recognizer_;
+  mutable std::mutex mutex_;  // guards what abort() and submit() of other threads read: the pointer and the settings
   std::string context_, unfinished_;
   std::string last_error_, info_, vocab_table_;
   std::atomic<State> state_{State::Idle};
   std::atomic<int> async_result_{0};
+  bool generated_ = false;  // the call's end is told by f_end
   std::thread thread_;
-  long process_;
+  const std::shared_ptr<Endings> endings_ = std::make_shared<Endings>();
+  const long process_;
 };
 
 // The C API's code for an error of the engine.
 int c_status(Status status);
 
+constexpr char kMemoryIsShort[] = "memory is short: close other models or programs, or use a smaller model";
+
 // The last failure on this thread that had no object.
-std::string &thread_error();
+struct ThreadError {
+  int status = CHATLLM_ASR_OK;
+  std::string message;
+};
+ThreadError &thread_error();
+
+extern const char kForked[];  // the sentence for the child of a fork
 
 template <class F>
 int Object::guarded(F &&body) noexcept {
@@ -112,13 +161,10 @@ int Object::guarded(F &&body) noexcept {
     try {
       body();
       return CHATLLM_ASR_OK;
-    } catch (const Reported &e) {
-      return e.status;
     } catch (const Error &e) {
       return finish_error(c_status(e.status()), e.what());
     } catch (const std::bad_alloc &) {
-      return finish_error(CHATLLM_ASR_NO_MEMORY,
-                          "memory is short: close other models or programs, or use a smaller model");
+      return finish_error(CHATLLM_ASR_NO_MEMORY, kMemoryIsShort);
     } catch (const std::exception &e) {
       return finish_error(CHATLLM_ASR_ERROR, e.what());
     }
@@ -131,7 +177,7 @@ template <class F>
 int Object::call(F &&body) noexcept {
   if (const int refused = admit(State::Sync)) return refused;
   const int status = guarded(body);
-  state_ = State::Idle;
+  finish(status);
   return status;
 }
 
@@ -141,21 +187,16 @@ int Object::call_async(F &&body) noexcept {
   const int status = guarded([&] {
     if (thread_.joinable()) {
       if (thread_.get_id() == std::this_thread::get_id())
-        thread_.detach();  // called from the completion event: this thread ends by itself
+        thread_.detach();  // called from the end of its call: this thread ends by itself
       else
         thread_.join();
     }
-    // The thread waits until this one is done with the object: its completion event may start another call, or destroy
+    // The thread waits until this one is done with the object: the end of its call may start another call, or destroy
     // the object.
     const auto ready = std::make_shared<std::promise<void>>();
     thread_ = std::thread([this, body, ready] {
       ready->get_future().wait();
-      const int result = guarded(body);
-      const Callbacks callbacks = callbacks_;
-      async_result_ = result;
-      state_ = State::Idle;
-      // From here on the object may be destroyed, by the event's receiver at the latest.
-      if (callbacks.print != nullptr) callbacks.print(callbacks.user_data, PRINT_EVT_ASYNC_COMPLETED, "");
+      finish(guarded(body));
     });
     ready->set_value();
   });

@@ -63,6 +63,8 @@ Options Options::parse(const std::vector<std::string> &words) {
       o.ai_prefix = value();
     } else if (name == "--kernels") {
       o.session.kernels = value();
+    } else if (name == "--batch") {
+      o.session.batch = static_cast<int>(number(option, value(), 1, 256));
     } else if (name == "--attention") {
       const std::string &kind = value();
       if (kind != "window" && kind != "full")

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/fork.h"
 #include "nn/pack.h"
 
 namespace chatllm {
@@ -218,15 +219,29 @@ void Model::embed(int32_t token, float *out) const {
   file_.file().release(begin, std::min<size_t>(2 * kAround, static_cast<size_t>(end - begin)));
 }
 
-std::shared_ptr<const Model> Model::open(const std::string &path, const Kernels &kernels, ThreadPool &pool) {
-  using Key = std::pair<FileIdentity, const Kernels *>;
-  struct Cache {
-    std::mutex mutex;
-    std::map<Key, std::weak_ptr<const Model>> models;
-  };
-  static Cache *const cache = new Cache;  // never destroyed: objects may outlive static destruction
+namespace {
 
-  const Key key(MappedFile(path).identity(), &kernels);
+// Every loaded model of the process.
+struct Cache {
+  using Key = std::pair<FileIdentity, const Kernels *>;
+  std::mutex mutex;
+  std::map<Key, std::weak_ptr<const Model>> models;
+};
+
+// Never destroyed: objects may outlive static destruction. The child of a fork begins with an empty one: a thread that
+// held the old one's mutex is not there to give it back.
+Cache *make_cache();
+Cache *cache = make_cache();
+
+Cache *make_cache() {
+  in_child_of_fork([] { cache = new Cache; });
+  return new Cache;
+}
+
+}  // namespace
+
+std::shared_ptr<const Model> Model::open(const std::string &path, const Kernels &kernels, ThreadPool &pool) {
+  const Cache::Key key(MappedFile(path).identity(), &kernels);
   std::lock_guard<std::mutex> lock(cache->mutex);  // a second loader waits for the first and then shares its result
   for (auto it = cache->models.begin(); it != cache->models.end();)
     it = it->second.expired() ? cache->models.erase(it) : std::next(it);
