@@ -3,31 +3,38 @@
 >>> import qwen3asr_native
 >>> with qwen3asr_native.Model() as model:
 ...     print(model.transcribe("samples/phone-number-zh-TW.wav").text)
+
+The names below are imported when they are first used, so that ``import qwen3asr_native`` costs nothing.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import _moved
-from .engine import engine_version, inspect_model, kernel_sets
-from .errors import (
-    ArgumentError,
-    AudioError,
-    ContextLengthError,
-    ConversionError,
-    DownloadError,
-    EngineError,
-    ForkedError,
-    LanguageError,
-    LibraryError,
-    ModelBusyError,
-    ModelClosedError,
-    ModelFileError,
-    OutOfMemoryError,
-    Qwen3AsrError,
-)
-from .model import Model
-from .stream import Stream
-from .transcript import Segment, Timings, Token, Transcript
+
+if TYPE_CHECKING:
+    from .engine import engine_version, inspect_model, kernel_sets
+    from .errors import (
+        ArgumentError,
+        AudioError,
+        ContextLengthError,
+        ConversionError,
+        DownloadError,
+        EngineError,
+        ForkedError,
+        LanguageError,
+        LibraryError,
+        ModelBusyError,
+        ModelClosedError,
+        ModelFileError,
+        OutOfMemoryError,
+        Qwen3AsrError,
+    )
+    from .model import Model
+    from .stream import Stream
+    from .transcript import Segment, Timings, Token, Transcript
 
 __version__ = "0.1.0"
 
@@ -59,3 +66,29 @@ __all__ = [
     "inspect_model",
     "kernel_sets",
 ]
+
+# Module -> its names above. Every name of __all__ is in one of them.
+_HOMES = {
+    "engine": ("engine_version", "inspect_model", "kernel_sets"),
+    "model": ("Model",),
+    "stream": ("Stream",),
+    "transcript": ("Segment", "Timings", "Token", "Transcript"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+# These can be reached as attributes without an import of their own.
+_MODULES = ("audio", "engine", "errors", "files", "model", "stream", "text", "transcript")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    home = _HOME_OF.get(name, "errors" if name in __all__ else None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -19,6 +19,7 @@ import soundfile
 from conftest import ROOT
 
 import qwen3asr_native
+from qwen3asr_native.files.checkpoints import make_checkpoint
 
 
 def qwen3asr(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -259,7 +260,10 @@ def test_a_name_that_is_not_utf_8_gets_a_sentence(model_file: Path) -> None:
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 1
     assert_sentences(done.stderr, "does not exist")
-    assert "does not exist" in json.loads(done.stdout.replace(b"\\udce9", b"?"))["error"]
+    row = json.loads(done.stdout)
+    assert row["file"] == "caf\ufffd.wav"
+    assert row["file_uri"].endswith("/caf%E9.wav")
+    assert "does not exist" in row["error"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="shells of Unix")
@@ -283,3 +287,96 @@ def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 1
     assert_sentences(done.stderr, "'tcsh'")
+
+
+def test_a_text_that_did_not_end_by_itself_is_said_and_marked(model_file: Path) -> None:
+    sample = ROOT / "samples" / "phone-number-zh-TW.wav"
+    done = qwen3asr("transcribe", "--max-new-tokens", 6, "--model", model_file, sample)
+    assert (done.returncode, done.stdout.decode()) == (0, "零九零\n")
+    assert_sentences(done.stderr, "the text is cut off: the limit of tokens")
+    done = qwen3asr("transcribe", "--json", "--max-new-tokens", 6, "--model", model_file, sample)
+    assert_sentences(done.stderr, "the text is cut off: the limit of tokens")
+    assert json.loads(done.stdout)["complete"] is False
+    done = qwen3asr("transcribe", "--json", "--model", model_file, sample)
+    assert (json.loads(done.stdout)["complete"], done.stderr) == (True, b"")
+
+
+def test_several_files_give_lines_with_names_and_a_bad_one_none(
+    model_file: Path, wav: Path, tmp_path: Path
+) -> None:
+    sample = ROOT / "samples" / "phone-number-zh-TW.wav"
+    done = qwen3asr("transcribe", "--model", model_file, sample, tmp_path / "nowhere.wav", sample)
+    assert done.returncode == 1
+    assert done.stdout.decode() == f"{sample}\t零九零零零七三三三一\n" * 2
+    assert_sentences(done.stderr, "does not exist")
+    done = qwen3asr("transcribe", "--no-names", "--itn", "--model", model_file, sample, sample)
+    assert done.stdout.decode() == "0900073331\n" * 2
+
+
+def _transcribe_in_shell(redirection: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    words = [sys.executable, "-m", "qwen3asr_native", "transcribe", *map(str, arguments)]
+    command = f"{shlex.join(words)} {redirection}"
+    return subprocess.run(command, shell=True, capture_output=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("options", [["--json"], [], ["--itn"]])
+@pytest.mark.parametrize(
+    ("redirection", "file", "sentence"),
+    [
+        (">/dev/full", None, "standard output cannot be written: No space left on device"),
+        (">&-", None, "standard output is closed"),
+        ("<&-", "-", "standard input is closed"),
+    ],
+)
+def test_a_full_disk_and_closed_streams_are_one_sentence(
+    redirection: str, file: str | None, sentence: str, options: list[str], model_file: Path
+) -> None:
+    sample = ROOT / "samples" / "phone-number-zh-TW.wav"
+    done = _transcribe_in_shell(redirection, "--model", model_file, *options, file or sample)
+    assert done.returncode == 1
+    assert_sentences(done.stderr, sentence)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="redirections of Unix")
+def test_with_standard_error_closed_notes_are_no_part_of_the_text() -> None:
+    sample = ROOT / "samples" / "phone-number-zh-TW.wav"
+    done = _transcribe_in_shell("2>&-", "--max-new-tokens", 6, sample)
+    assert (done.returncode, done.stdout.decode()) == (0, "零九零\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize("sign", ["\x1b[31m", "\x9b31m", "\x07", "\u202e", "\n", "\x7f"])
+def test_signs_that_move_a_terminal_are_shown_and_not_sent(
+    sign: str, model_file: Path, tmp_path: Path
+) -> None:
+    name = f"a{sign}b.wav"
+    done = qwen3asr("transcribe", "--model", model_file, tmp_path / name)
+    assert_sentences(done.stderr, "does not exist")
+    assert sign not in done.stderr.decode().rstrip("\n")
+    done = qwen3asr("transcribe", "--json", "--model", model_file, tmp_path / name)
+    assert sign not in done.stdout.decode().rstrip("\n")
+    assert json.loads(done.stdout)["file"] == str(tmp_path / name)
+    for arguments in ([f"a{sign}"], ["transcribe", f"--{sign}"], ["bench", f"-n{sign}", "x"]):
+        done = qwen3asr(*arguments)
+        assert done.returncode == 2
+        assert sign == "\n" or sign not in done.stderr.decode()
+
+
+def test_signs_in_a_models_metadata_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "hf", text={"vocab_size": 400}, seed=3)
+    model = tmp_path / "m.bin"
+    assert qwen3asr("convert", checkpoint, model, "--name", "a\x1b[31mb\u202e").returncode == 0
+    for arguments in (["info", model], ["info", "--json", model]):
+        done = qwen3asr(*arguments)
+        assert done.returncode == 0
+        assert not set("\x1b\u202e") & set(done.stdout.decode())
+    assert json.loads(done.stdout)["name"] == "a\x1b[31mb\u202e"
+
+
+def test_more_threads_than_processors_are_not_taken(model_file: Path) -> None:
+    sample = ROOT / "samples" / "phone-number-zh-TW.wav"
+    done = qwen3asr("transcribe", "-t", 10_000, "--json", "--model", model_file, sample)
+    assert done.returncode == 0
+    assert_sentences(done.stderr, "10000 threads are more than the processors")
+    assert json.loads(done.stdout)["timings"]["threads"] <= (os.cpu_count() or 1)

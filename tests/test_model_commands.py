@@ -206,7 +206,7 @@ def test_a_checkpoint_directory_is_transcribed_as_the_type_that_is_asked_for(
 
     def tokens(*model: object) -> list[tuple[int, float]]:
         done = qwen3asr("transcribe", "--model", *model, *options)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
         return [(token["id"], token["logprob"]) for token in json.loads(done.stdout)["tokens"]]
 
     assert tokens(checkpoint, "--dtype", "q4_1") == tokens(out) != tokens(checkpoint)

@@ -6,6 +6,12 @@ asked for, and imports what it computes with inside that function.
 
 from __future__ import annotations
 
-from .app import main
+from . import signals
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Entry point of the program."""
+    signals.leave_at_once()
+    from .app import main as run
+
+    run()

@@ -11,9 +11,9 @@ import click
 
 from .. import __version__
 from ..errors import Qwen3AsrError
-from . import epilog
+from . import epilog, signals
 from .command import SETTINGS, Group
-from .terminal import discard_output, note, report
+from .terminal import discard_output, note, prepare_streams, print_line, report
 
 NAME = "qwen3asr"
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ def _print_version(context: click.Context, _option: click.Parameter, wanted: boo
     if wanted and not context.resilient_parsing:
         from ..engine import engine_version, kernel_sets
 
-        print(f"qwen3asr {__version__} (engine {engine_version()}, kernels {', '.join(kernel_sets())})")
+        print_line(f"qwen3asr {__version__} (engine {engine_version()}, kernels {', '.join(kernel_sets())})")
         context.exit()
 
 
@@ -58,7 +58,7 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
     if shell is not None and not context.resilient_parsing:
         from . import completion
 
-        print(completion.script(shell))
+        print_line(completion.script(shell))
         context.exit()
 
 
@@ -66,7 +66,7 @@ def _install_completion(context: click.Context, _option: click.Parameter, shell:
     if shell is not None and not context.resilient_parsing:
         from . import completion
 
-        print(completion.install(shell))
+        print_line(completion.install(shell))
         context.exit()
 
 
@@ -119,7 +119,15 @@ def app() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns its exit status: 0, 1 for an error, which is one sentence, 2 for a mistake in the
-    command line, 130 for Ctrl-C."""
+    command line, 128 + the number of a signal that ended it (130 for Ctrl-C)."""
+    try:
+        status = _run(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    return signals.status() or status
+
+
+def _run(arguments: list[str]) -> int:
     try:
         with app.make_context(NAME, arguments) as context:
             app.invoke(context)
@@ -127,30 +135,31 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as mistake:
-        mistake.show()
+        shown = io.StringIO()
+        mistake.show(shown)
+        for line in shown.getvalue().splitlines():
+            note(line)
         return mistake.exit_code
     except Qwen3AsrError as error:
-        report(error)
+        if signals.caught() is None:  # else it may be what the signal has broken
+            report(error)
         return 1
     except OSError as error:
-        # Of what the commands open themselves every failure is a Qwen3AsrError: this is the standard output.
         if error.errno != errno.EPIPE:  # the reader has what it wanted
-            note(f"qwen3asr: standard output cannot be written: {error.strerror}")
+            what = "standard output" if error.filename is None else f"'{error.filename}'"
+            note(f"qwen3asr: {what} cannot be written: {error.strerror or error}")
         discard_output()
         return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
     return 0
 
 
 def main() -> None:
     """Entry point of the program."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                encoding="utf-8", errors="replace" if stream is sys.stdin else "backslashreplace"
-            )
+    prepare_streams()
     from .completion import complete
 
     complete(app)
-    sys.exit(run(sys.argv[1:]))
+    signals.listen()
+    status = run(sys.argv[1:])
+    signals.end()
+    sys.exit(status)

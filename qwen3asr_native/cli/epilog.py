@@ -6,7 +6,7 @@ _STATUSES = {
     "0": "it worked",
     "1": "it did not; one sentence on standard error says why",
     "2": "the command line has a mistake",
-    "130": "Ctrl-C",
+    "130": "Ctrl-C; in general 128 + the number of the signal that ended it",
 }
 # What the options take for themselves (INFERENCE_THREADS, CONTEXT_LENGTH, ASR_LANGUAGE) stands beside them too.
 _VARIABLES = {

@@ -12,7 +12,7 @@ import click
 
 from . import epilog
 from .command import Function, argument, as_json, command, option
-from .terminal import note, output, print_json, print_table, progress
+from .terminal import note, output, print_json, print_line, print_table, progress
 
 INTERRUPTED = 130
 TYPES = "f32, f16, q8_0, q4_0, q4_1, q4_k"
@@ -138,7 +138,7 @@ def download(name: str, to: Path | None) -> None:
 
     with _interruptible("what has arrived is kept, and the same command goes on from there"):
         path = hub.built_in_model() if name == hub.BUILT_IN_NAME else fetch(hub.known_model(name), to)
-    print(path)
+    print_line(os.fspath(path))
 
 
 @command(
@@ -164,7 +164,7 @@ def convert(
 
     with _interruptible(f"'{out}' was not written"), _progress(out) as show:
         write(source, out, kind, list(tensor_types), name, show)
-    print(out)
+    print_line(os.fspath(out))
 
 
 @command(
@@ -185,7 +185,7 @@ def quantize(source: Path, out: Path, kind: str, tensor_types: tuple[tuple[str, 
 
     with _interruptible(f"'{out}' was not written"), _progress(out) as show:
         write(source, out, kind, list(tensor_types), show)
-    print(out)
+    print_line(os.fspath(out))
 
 
 @contextmanager

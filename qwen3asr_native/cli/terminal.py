@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import ArgumentError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,9 +19,36 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 200
 
 
+def prepare_streams() -> None:
+    """UTF-8 in every locale. The place of a stream that was closed before the program began is taken by an empty file:
+    the next file that is opened would get it, and notes would become lines of a transcript."""
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                encoding="utf-8", errors="replace" if stream is sys.stdin else "backslashreplace"
+            )
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
+
+
+# What could move the cursor, colour the screen or turn the direction of writing: control characters, marks of direction,
+# line separators; and the lone surrogates that stand for bytes of a name that are not UTF-8.
+_UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def safe(text: str) -> str:
+    """A text that does nothing to a terminal: names and metadata come from strangers."""
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def note(message: str) -> None:
     """A line on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    print(safe(message), file=sys.stderr, flush=True)
 
 
 def report(error: BaseException) -> None:
@@ -25,14 +56,33 @@ def report(error: BaseException) -> None:
     note(f"qwen3asr: {error}")
 
 
+def standard_output() -> TextIO:
+    """Raises ArgumentError when it is closed: a result must not vanish."""
+    if sys.stdout is None:
+        raise ArgumentError("standard output is closed; the result has no place to go")
+    return sys.stdout
+
+
 def print_line(text: str) -> None:
     """A line of the result."""
-    print(text, flush=True)
+    print_text(text + "\n")
+
+
+def print_text(text: str) -> None:
+    """A part of the result. Text is what a model says: on a terminal, it writes and does nothing else."""
+    if standard_output().isatty():
+        text = "".join(part if part in ("\n", "\t") else safe(part) for part in re.split("([\n\t])", text))
+    print(text, end="", flush=True)
 
 
 def print_json(value: Any) -> None:
-    """A value as one line of JSON."""
-    print_line(json.dumps(value, ensure_ascii=False))
+    """A value as one line of JSON, without what is unsafe; bytes of names that are not UTF-8 become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False)
+    print_line(_UNSAFE.sub(lambda match: _json_escape(match[0]), text))
+
+
+def _json_escape(character: str) -> str:
+    return "\ufffd" if "\ud800" <= character <= "\udfff" else f"\\u{ord(character):04x}"
 
 
 def discard_output() -> None:
@@ -44,6 +94,7 @@ def output() -> Console:
     """Standard output, for tables; as wide as they need in a pipe."""
     from rich.console import Console
 
+    standard_output()
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
@@ -59,8 +110,8 @@ def print_table(rows: dict[str, Any], error: bool = False) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        table.add_row(Text(name.replace("_", " ")), Text(shown))
-    Console(stderr=error, highlight=False).print(table)
+        table.add_row(Text(safe(name.replace("_", " "))), Text(safe(shown)))
+    (Console(stderr=True, highlight=False) if error else output()).print(table)
 
 
 @contextmanager

@@ -1,0 +1,126 @@
+"""Ctrl-C, SIGTERM and SIGHUP at any moment: what was begun ends in order, and the exit status is 128 + the signal.
+
+An exception that a signal raises between any two lines can hit a finalizer, which loses it, or a lock that was just
+taken. So while something runs that can be told to stop, a signal only tells it, from a thread of its own, which no lock
+of the main thread concerns; elsewhere it raises ``Interrupted``. In both cases it is remembered, and decides the exit
+status.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# What is told to stop gets this long, seconds, before the signal is raised as elsewhere: it may wait for a pipe.
+_PATIENCE = 3.0
+
+_caught: int | None = None
+_stop: Callable[[], None] | None = None
+_told = False
+_raised = 0
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came."""
+
+
+def caught() -> int | None:
+    """The first signal that came."""
+    return _caught
+
+
+def status() -> int | None:
+    """The exit status that it asks for."""
+    return None if _caught is None else 128 + _caught
+
+
+def leave_at_once() -> None:
+    """While modules are imported there is nothing to put in order, and an exception would show a traceback."""
+    _handle(lambda number, _frame: os._exit(128 + number))
+
+
+def listen() -> None:
+    """From here on signals stop what runs."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader, writer), name="signals", daemon=True).start()
+    _handle(_take)
+
+
+def end() -> None:
+    """The work is done and the exit status stands; the interpreter takes down what is left undisturbed."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _handle(handler: Callable[[int, Any], object]) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and jobs in the background of a script
+            signal.signal(number, handler)
+
+
+def _take(number: int, _frame: object) -> None:
+    global _caught, _told, _raised
+    if _caught is None:
+        _caught = number
+    if _stop is not None and not _told:
+        _told = True
+        return
+    _raised += 1
+    if _raised > 2:
+        os._exit(128 + number)
+    raise Interrupted
+
+
+def _watch(reader: socket.socket, _writer: socket.socket) -> None:
+    """Tells what runs to stop; what does not is interrupted by another signal."""
+    while True:
+        number = reader.recv(1)[0]
+        stop = _stop
+        if stop is None or number not in _SIGNALS:
+            continue
+        stop()
+        time.sleep(_PATIENCE)
+        if _stop is stop:
+            if hasattr(signal, "pthread_kill"):  # wakes the main thread where it waits
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+            else:
+                signal.raise_signal(number)
+
+
+@contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, a signal calls ``stop``, which must make the block end soon. Raises Interrupted in place of
+    the block when a signal has come already."""
+    global _stop, _told
+    if _caught is not None:
+        raise Interrupted
+    _told, _stop = False, stop
+    try:
+        yield
+    finally:
+        _stop = None
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """While the block runs, which is short, signals are only remembered."""
+    global _stop, _told
+    before = _stop
+    _told, _stop = False, lambda: None
+    try:
+        yield
+    finally:
+        _stop = before
