@@ -2,6 +2,7 @@
 #include "nn/linear.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "check.h"
 #include "kernel_sets.h"
@@ -183,6 +184,64 @@ TEST(inputs_that_are_no_multiple_of_a_group) {
 
 TEST(more_threads_than_panels) {
   check_layer(16, 3, 64, {{DType::Q8_0, 5}}, false);
+}
+
+namespace {
+
+// A row's results with 0 to 15 others before and after it are those that it has alone, bit by bit: an utterance's text
+// must not depend on what else is decoded, nor on what a draft proposes.
+void check_few_rows(const Kernels &k, int threads, DType type, int64_t cols, bool gated) {
+  constexpr int64_t kMost = kFewTokens;
+  ThreadPool pool(threads);
+  Products products(k, pool);
+  Random random(static_cast<uint64_t>(cols) + static_cast<uint64_t>(type));
+  Layer mixed, expand, contract;
+  mixed.add(type, 70, cols, true, k, &random);
+  mixed.add(type, 33, cols, false, k, &random);
+  const int64_t hidden = block_shape(type).values == 1 ? 72 : 256, rows = 40, stride = cols + 3;
+  expand.add(type, hidden, cols, !gated, k, &random);
+  if (gated) expand.add(type, hidden, cols, false, k, &random);
+  contract.add(type, rows, hidden, true, k, &random);
+  const auto x = random.normals(static_cast<size_t>(kMost * stride)),
+             weight = random.normals(static_cast<size_t>(cols)), bias = random.normals(static_cast<size_t>(cols));
+  const Norm norm{weight.data(), gated ? nullptr : bias.data(), 1e-5f};
+  // Rows [first, first + count) through each kind of product, side by side.
+  const int64_t width = 2 * mixed.linear.rows + rows;
+  auto compute = [&](int64_t first, int64_t count) {
+    std::vector<float> out(static_cast<size_t>(count * width), 0.25f);
+    const float *source = x.data() + first * stride;
+    products.run(mixed.linear, Input(source, stride), count, Output(out.data(), width, Activation::Gelu, true));
+    products.run(mixed.linear, Input(source, stride, norm), count, Output(out.data() + mixed.linear.rows, width));
+    products.feed_forward(expand.linear, gated ? Activation::SwiGlu : Activation::Gelu, contract.linear,
+                          Input(source, stride, norm), count,
+                          Output(out.data() + 2 * mixed.linear.rows, width, Activation::None, true));
+    return out;
+  };
+  std::vector<float> alone;
+  for (int64_t t = 0; t < kMost; ++t) {
+    const auto row = compute(t, 1);
+    alone.insert(alone.end(), row.begin(), row.end());
+  }
+  for (int64_t count = 2; count <= kMost; ++count)
+    for (int64_t first = 0; first + count <= kMost; first += count) {
+      const auto together = compute(first, count);
+      if (std::memcmp(together.data(), alone.data() + first * width, together.size() * sizeof(float)) != 0)
+        return test::failed(__FILE__, __LINE__,
+                            std::string(k.name) + ", " + type_name(type) + ", " + std::to_string(cols) +
+                                " inputs: " + std::to_string(count) + " rows differ from one");
+    }
+}
+
+}  // namespace
+
+TEST(a_row_has_the_same_bits_whatever_stands_beside_it) {
+  for (const Kernels *k : test::kernel_sets()) {
+    CHECK(k->wide_tokens == 0 || k->wide_tokens > kFewTokens);
+    for (const DType type : {DType::Q4_0, DType::Q4_1, DType::Q4_K, DType::Q8_0, DType::F16, DType::F32})
+      for (const bool gated : {false, true}) check_few_rows(*k, gated ? 3 : 1, type, 512, gated);
+    check_few_rows(*k, 2, DType::F16, 75, true);
+    check_few_rows(*k, 2, DType::Q4_0, 96, true);
+  }
 }
 
 TEST_MAIN

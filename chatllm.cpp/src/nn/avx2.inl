@@ -1,5 +1,5 @@
 // AVX2 kernels, included by kernels_avx2.cpp and, with CHATLLM_VNNI set to 1, by kernels_avxvnni.cpp. V: eight floats.
-// Products: a tile of six tokens against one panel of sixteen rows, in two halves of eight rows for int8.
+// Products: a tile of six tokens against one panel of sixteen rows.
 
 constexpr int W = 8, kTile = 6, kSgemmRows = 6;
 constexpr int kTogether = 1;
@@ -95,74 +95,101 @@ inline __m256i in_order(__m256i v) {
 }
 
 #if CHATLLM_VNNI
-// acc plus, for each of eight rows, the dot product of its four unsigned bytes in w with four signed bytes of a.
+#if CHATLLM_EVEX_VNNI
+#define CHATLLM_DPBUSD "vpdpbusd"
+#else
+#define CHATLLM_DPBUSD "%{vex%} vpdpbusd"
+#endif
+// low and high plus, for each of eight rows, the dot product of its four unsigned bytes in w with the four signed bytes
+// at a.
+inline void dot4(__m256i &low, __m256i &high, const __m256i (&w)[2], const int8_t *a) {
+#if defined(__GNUC__)
+  // Assembly, since GCC 12 copies a register around each such intrinsic in a loop; one block, since it would load
+  // more ahead than there are registers.
+  __m256i four, first = low, second = high;  // outputs that are not locals would be kept in memory
+  asm("vpbroadcastd %5, %2\n\t" CHATLLM_DPBUSD " %2, %3, %0\n\t" CHATLLM_DPBUSD " %2, %4, %1"
+      : "+x"(first), "+x"(second), "=&x"(four)
+      : "x"(w[0]), "x"(w[1]), "m"(*reinterpret_cast<const int32_t *>(a)));
+  low = first, high = second;
+#else
+  const __m256i four = broadcast4(a);
+  low = _mm256_dpbusd_avx_epi32(low, w[0], four);
+  high = _mm256_dpbusd_avx_epi32(high, w[1], four);
+#endif
+}
+// One chain of them, for the peak.
 inline __m256i dot4(__m256i acc, __m256i w, __m256i a) {
 #if defined(__GNUC__)
-  // Assembly, since GCC 12 copies a register around each such intrinsic in a loop.
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "x"(a));
+  asm(CHATLLM_DPBUSD " %2, %1, %0" : "+x"(acc) : "x"(w), "x"(a));
   return acc;
 #else
   return _mm256_dpbusd_avx_epi32(acc, w, a);
 #endif
 }
 #else
-// acc plus, in 16-bit lanes, products of nibbles in w with signed bytes of a, added in pairs. Sixteen of at most
-// 15 * 127 and their correction stay within 16 bits.
-inline __m256i dot4(__m256i acc, __m256i w, __m256i a) {
-  return in_order(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, a)));
+// low and high plus, in 16-bit lanes, products of nibbles in w with the four signed bytes at a, added in pairs. Sixteen
+// of at most 15 * 127 and their correction stay within 16 bits.
+inline void dot4(__m256i &low, __m256i &high, const __m256i (&w)[2], const int8_t *a) {
+  const __m256i four = broadcast4(a);
+  low = in_order(_mm256_add_epi16(low, _mm256_maddubs_epi16(w[0], four)));
+  high = in_order(_mm256_add_epi16(high, _mm256_maddubs_epi16(w[1], four)));
 }
 #endif
 
-// H halves of a panel (eight rows each, from `half` on) of int8 products for N tokens; N H integer and N H float
-// accumulators. Without VNNI, nibbles take two instructions for 32 products and are widened once a group; bytes four:
-// |w| times a with w's sign.
-template <int N, int H, Layout kLayout>
-inline void int8_halves(const uint8_t *panel, int half, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
+// A panel of int8 products for N tokens, as two halves of eight rows that share what is read of a token: 2 N integer
+// sums in registers, as many float ones that need not be. Without VNNI, nibbles take two instructions for 32 products
+// and are widened once a group; bytes four: |w| times a with w's sign.
+template <int N, Layout kLayout>
+inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
   constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
   constexpr int64_t kValues = kNibbles ? 256 : 512, kPair = 2 * (kValues + (kMinimum ? 64 : 32));
   const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8(-128);
-  __m256 sum[N * H];
-  each<N * H>([&](auto i) { sum[i] = _mm256_setzero_ps(); });
+  __m256 sum[2 * N];
+  each<2 * N>([&](auto i) { sum[i] = _mm256_setzero_ps(); });
   for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
     const uint8_t *pair = panel + (g >> 1) * kPair;
-    const uint8_t *values = pair + (g & 1) * kValues + 32 * half;
-    const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32 + 16 * half;
-    if constexpr (H == 2) {  // little work per byte: fetch ahead across pages, where the hardware stops
-      each<kValues / 64>(
-          [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
-    }
+    const uint8_t *values = pair + (g & 1) * kValues, *scales = pair + 2 * kValues + (g & 1) * 32;
+    // Across pages too, where the hardware stops.
+    each<kValues / 64>(
+        [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
     const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
     const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
-    __m256i acc[N * H];
+    __m256i acc[2 * N];
     each<N>([&](auto n) {
       constexpr bool kCorrected = kLayout == Layout::Panels4 || (CHATLLM_VNNI && !kNibbles);
       __m256i start = kCorrected ? _mm256_set1_epi32(correction[n]) : _mm256_setzero_si256();
       if constexpr (!kNibbles) start = _mm256_slli_epi32(start, 4);  // the offset is 128, not 8
-      each<H>([&](auto h) { acc[h * N + n] = start; });
+      acc[n] = acc[N + n] = start;
     });
     each<kValues / 64>([&](auto j) {
-      each<H>([&](auto h) {
-        const __m256i raw = _mm256_load_si256(reinterpret_cast<const __m256i *>(values + 64 * j + 32 * h));
-        if constexpr (kNibbles) {
-          const __m256i low = _mm256_and_si256(raw, low_bits),
-                        high = _mm256_and_si256(_mm256_srli_epi16(raw, 4), low_bits);
-          each<N>([&](auto n) { acc[h * N + n] = dot4(acc[h * N + n], low, broadcast4(q + n * kGroup + 4 * j)); });
-          each<N>(
-              [&](auto n) { acc[h * N + n] = dot4(acc[h * N + n], high, broadcast4(q + n * kGroup + 16 + 4 * j)); });
-        } else if constexpr (CHATLLM_VNNI) {
-          each<N>([&](auto n) { acc[h * N + n] = dot4(acc[h * N + n], raw, broadcast4(q + n * kGroup + 4 * j)); });
-        } else {
-          const __m256i w = _mm256_xor_si256(raw, sign), magnitude = _mm256_abs_epi8(w);
+      auto raw = [&](int half) {
+        return _mm256_load_si256(reinterpret_cast<const __m256i *>(values + 64 * j + 32 * half));
+      };
+      auto add = [&](int first_input, const __m256i(&w)[2]) {
+        each<N>([&](auto n) { dot4(acc[n], acc[N + n], w, q + n * kGroup + first_input); });
+      };
+      __m256i w[2];
+      if constexpr (kNibbles) {
+        each<2>([&](auto h) { w[h] = _mm256_and_si256(raw(h), low_bits); });
+        add(4 * j, w);
+        each<2>([&](auto h) { w[h] = _mm256_and_si256(_mm256_srli_epi16(raw(h), 4), low_bits); });
+        add(16 + 4 * j, w);
+      } else if constexpr (CHATLLM_VNNI) {
+        each<2>([&](auto h) { w[h] = raw(h); });
+        add(4 * j, w);
+      } else {
+        each<2>([&](auto h) {
+          const __m256i value = _mm256_xor_si256(raw(h), sign), magnitude = _mm256_abs_epi8(value);
           each<N>([&](auto n) {
-            const __m256i a = _mm256_sign_epi8(broadcast4(q + n * kGroup + 4 * j), w);
+            const __m256i a = _mm256_sign_epi8(broadcast4(q + n * kGroup + 4 * j), value);
             __m256i &sums = acc[h * N + n];
             sums = in_order(_mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a), ones)));
           });
-        }
-      });
+        });
+      }
     });
-    each<H>([&](auto h) {
+    each<2>([&](auto h) {
       const __m256 scale = V::load_half(reinterpret_cast<const uint16_t *>(scales + 16 * h)).v;
       each<N>([&](auto n) {
         const __m256i total = kNibbles && !CHATLLM_VNNI ? _mm256_madd_epi16(acc[h * N + n], ones) : acc[h * N + n];
@@ -177,7 +204,7 @@ inline void int8_halves(const uint8_t *panel, int half, int64_t groups, const ui
       }
     });
   }
-  each<H>([&](auto h) { each<N>([&](auto n) { _mm256_storeu_ps(out[n] + 8 * (half + h), sum[h * N + n]); }); });
+  each<2>([&](auto h) { each<N>([&](auto n) { _mm256_storeu_ps(out[n] + 8 * h, sum[h * N + n]); }); });
 }
 
 inline __m256 load_weights(const uint16_t *w) {
@@ -225,11 +252,9 @@ void multiply_int8(const Matrix &w, const uint8_t *tile, int64_t begin, int64_t 
                    const Epilogue &e) {
   const size_t bytes = panel_bytes(w);
   const int64_t groups = (w.cols + kGroup - 1) / kGroup;
-  constexpr int kHalves = N <= 2 ? 2 : 1;
   float results[N][kPanel];
   for (int64_t p = begin; p < end; ++p) {
-    for (int half = 0; half < 2; half += kHalves)
-      int8_halves<N, kHalves, kLayout>(w.data + static_cast<size_t>(p) * bytes, half, groups, tile, results);
+    int8_panel<N, kLayout>(w.data + static_cast<size_t>(p) * bytes, groups, tile, results);
     for (int n = 0; n < N; ++n)
       store_results(results[n], out + offsets[n], p * kPanel, std::min<int64_t>(kPanel, w.rows - p * kPanel), e);
   }

@@ -140,7 +140,7 @@ inline void int8_panels(const uint8_t *panels, size_t stride, int64_t groups, co
       const uint8_t *pair = panels + p * stride + (g >> 1) * 2 * (kValues + kScales);
       const uint8_t *values = pair + (g & 1) * kValues;
       const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32;
-      if constexpr (N <= 2) {  // little work per byte: fetch ahead across pages, where the hardware stops
+      if constexpr (N < kTile || N <= 8) {  // little work per byte: fetch ahead across pages, where the hardware stops
         each<kValues / 64>(
             [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
       }

@@ -83,6 +83,7 @@ CpuFeatures cpu_features() {
 #endif
   f.avx512 = f.avx2 && wide && has(extended.b, {16, 17, 30, 31});  // F, DQ, BW, VL
   f.avx512_vnni = f.avx512 && has(extended.c, {11});
+  if (CHATLLM_EVEX_VNNI) f.avx_vnni = f.avx512_vnni;
   f.amx_bf16 =
       f.avx512_vnni && has(extended.d, {22, 24}) && has(cpuid(7, 1).a, {5});  // AMX-BF16, AMX-TILE; AVX512-BF16
   return f;

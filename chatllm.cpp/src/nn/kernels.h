@@ -73,6 +73,10 @@ struct Epilogue {
 // faster than one. Nibbles take long enough to unpack that one stream is best.
 constexpr int kStreams8 = 4;
 
+// Up to this many tokens, a token's results are the same bits whatever their number: rows of a decode step, or of the
+// draft that it verifies. More of them may take other forms of the weights (a matrix unit's, for example).
+constexpr int64_t kFewTokens = 16;
+
 constexpr int kMostTileTokens = 16;             // of any set
 constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit
 constexpr int64_t wide_blocks(int64_t cols) {
@@ -106,9 +110,9 @@ struct Kernels {
   // of the tile is written at out + offsets[i].
   void (*multiply)(const Matrix &w, const void *tile, int count, int64_t begin, int64_t end, float *out,
                    const int64_t *offsets, const Epilogue &epilogue);
-  // Many tokens at once on a matrix unit, in bfloat16 with float32 sums. wide_tokens: worth it from this many on; 0:
-  // the set has none. Tokens are packed in tiles of 16: [tile][inputs / 32][16 tokens][32 inputs] bfloat16,
-  // zero-filled.
+  // Many tokens at once on a matrix unit, in bfloat16 with float32 sums. wide_tokens: worth it from this many on, more
+  // than kFewTokens; 0: the set has none. Tokens are packed in tiles of 16: [tile][inputs / 32][16 tokens][32 inputs]
+  // bfloat16, zero-filled.
   int wide_tokens;
   void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile);
   // The sums of `count` tokens with panels `panel` and, if there is one, `panel` + 1: [tile][2][16 tokens][16 rows]
@@ -182,6 +186,11 @@ extern const Kernels kGenericKernels;
 #define CHATLLM_AVX_VNNI 1
 #else
 #define CHATLLM_AVX_VNNI 0
+#endif
+// 1: the same instruction in AVX-512's coding, to test and time the set "avxvnni" on a CPU that has no other; not for
+// packages.
+#if !defined(CHATLLM_EVEX_VNNI)
+#define CHATLLM_EVEX_VNNI 0
 #endif
 #if defined(__aarch64__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 10)
 #define CHATLLM_NEON_I8MM 1

@@ -311,7 +311,7 @@ int64_t peak_bf16(int64_t iterations) {
 
 extern const Kernels kAmxKernels = [] {
   Kernels k = vector_kernels("amx");
-  k.wide_tokens = 16;
+  k.wide_tokens = kFewTokens + 1;
   k.pack_wide = pack_wide;
   k.multiply_wide = multiply_wide;
   k.store_wide = store_wide;

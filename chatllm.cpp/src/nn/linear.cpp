@@ -47,7 +47,7 @@ Epilogue epilogue_of(const Linear::Part &part, const Output &out) {
 
 // Panels of a task that reads its weights once: enough that the memory's stream does not stop at every task, few enough
 // that no thread waits long for another at the end.
-int64_t single_chunk(const Linear &linear) {
+int64_t few_chunk(const Linear &linear) {
   constexpr size_t kBytes = size_t{24} << 10;
   const Matrix &w = linear.parts[0].matrix;
   return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(w)), w.layout == Layout::Panels8 ? kStreams8 : 1);
@@ -129,8 +129,8 @@ void Products::pack_all(const Linear &linear, const Input &in, int64_t first, in
 
 void Products::run(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
   if (kernels_.tile_tokens == 0) return run_rows(linear, in, tokens, out);
+  if (tokens <= kFewTokens) return run_few(linear, in, tokens, out);
   const bool wide = is_wide(tokens);
-  if (!wide && tokens <= kernels_.tile_tokens) return run_single(linear, in, tokens, out);
   const int64_t block = block_tokens(linear.cols, tokens, wide, is_int8(linear.parts[0].matrix.layout));
   for (int64_t first = 0; first < tokens; first += block) {
     const int64_t count = std::min(block, tokens - first);
@@ -144,12 +144,12 @@ void Products::run(const Linear &linear, const Input &in, int64_t tokens, const 
 
 void Products::feed_forward(const Linear &expand, Activation activation, const Linear &contract, const Input &in,
                             int64_t tokens, const Output &out) {
-  const bool wide = is_wide(tokens);
-  if (kernels_.tile_tokens == 0 || (!wide && tokens <= kernels_.tile_tokens)) {
+  if (kernels_.tile_tokens == 0 || tokens <= kFewTokens) {
     float *rows = hidden_rows_.reserve(static_cast<size_t>(tokens * expand.rows));
     run(expand, in, tokens, Output(rows, expand.rows));
     return run(contract, Input(rows, expand.rows, activation), tokens, out);
   }
+  const bool wide = is_wide(tokens);
   const int64_t hidden = hidden_size(expand);
   const int64_t block =
       block_tokens(std::max(hidden, expand.cols), tokens, wide,
@@ -188,12 +188,14 @@ void Products::run_rows(const Linear &linear, const Input &in, int64_t tokens, c
   }
 }
 
-// ---- a single tile: decoding ----
+// ---- few tokens: decoding ----
 
 // Each thread packs the few tokens for itself: less work than waiting for one that does it for all.
-const Products::Packed &Products::local_tile(Local &local, const Linear &linear, const Input &in, int64_t tokens) {
+const Products::Packed &Products::local_tiles(Local &local, const Linear &linear, const Input &in, int64_t tokens,
+                                              int64_t tile) {
   if (local.packed_for != product_) {
-    pack(local.packed, 0, linear, in, 0, tokens, false, local);
+    for (int64_t first = 0; first < tokens; first += tile)
+      pack(local.packed, first / tile, linear, in, first, std::min(tile, tokens - first), false, local);
     local.packed_for = product_;
   }
   return local.packed;
@@ -211,19 +213,24 @@ void Products::run_panels(const Linear &linear, int64_t chunk, F &&f) {
   });
 }
 
-void Products::run_single(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
+void Products::run_few(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
   ++product_;
+  // Tiles of equal size: none with so few tokens that unpacking the weights is all it does.
+  const int64_t tiles = divide_up(tokens, kernels_.tile_tokens), tile = divide_up(tokens, tiles);
   for (Local &local : local_) {
-    reserve(local.packed, linear, linear.cols, 1, false);
-    local.scratch.reserve(static_cast<size_t>(linear.cols * tokens));
+    reserve(local.packed, linear, linear.cols, tiles, false);
+    if (in.changes()) local.scratch.reserve(static_cast<size_t>(linear.cols * tile));
   }
-  const int64_t chunk = single_chunk(linear);
-  int64_t offsets[kMostTileTokens];
+  int64_t offsets[kFewTokens];
   for (int64_t i = 0; i < tokens; ++i) offsets[i] = out.grid.at(i);
-  run_panels(linear, chunk, [&](const Linear::Part &part, int64_t begin, int64_t end, int thread) {
-    const Packed &packed = local_tile(local_[static_cast<size_t>(thread)], linear, in, tokens);
-    kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, 0), static_cast<int>(tokens), begin, end,
-                      out.x + part.offset, offsets, epilogue_of(part, out));
+  run_panels(linear, few_chunk(linear), [&](const Linear::Part &part, int64_t begin, int64_t end, int thread) {
+    const Packed &packed = local_tiles(local_[static_cast<size_t>(thread)], linear, in, tokens, tile);
+    const int64_t step = tiles == 1 ? end - begin : 1;  // a panel is still in the first-level cache for the next tile
+    for (int64_t panel = begin; panel < end; panel += step)
+      for (int64_t t = 0; t < tiles; ++t)
+        kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, t),
+                          static_cast<int>(std::min(tile, tokens - t * tile)), panel, panel + step, out.x + part.offset,
+                          offsets + t * tile, epilogue_of(part, out));
   });
 }
 

@@ -95,7 +95,7 @@ class Products {
   // What belongs to one thread.
   struct alignas(64) Local {
     Buffer<float> scratch;
-    Packed packed;            // its own copy of a single tile
+    Packed packed;            // its own copy of few tokens
     uint64_t packed_for = 0;  // the product of that copy
   };
 
@@ -108,7 +108,7 @@ class Products {
   void pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, bool wide);
 
   void run_rows(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
-  void run_single(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
+  void run_few(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
   void multiply_tiles(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);
   void expand_tiles(const Linear &expand, Activation activation, const Linear &contract, int64_t tokens);
   void multiply_wide(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);
@@ -116,7 +116,7 @@ class Products {
 
   template <class F>
   void run_panels(const Linear &linear, int64_t chunk, F &&f);
-  const Packed &local_tile(Local &local, const Linear &linear, const Input &in, int64_t tokens);
+  const Packed &local_tiles(Local &local, const Linear &linear, const Input &in, int64_t tokens, int64_t tile);
 
   const Kernels &kernels_;
   ThreadPool &pool_;
