@@ -16,7 +16,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-BUILT_IN_MODEL = Path("models") / "qwen3-asr-mini-q8_0.bin"
+# What lives in the root of the checkout and goes into the package: the built-in model and what `doctor` lets it hear.
+PACKAGED = (Path("models") / "qwen3-asr-mini-q8_0.bin", Path("samples") / "phone-number-zh-TW.wav")
 
 # -g0: Python's own flags ask for debugging information, which would be most of the wheel.
 C_FLAGS = {"unix": ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden"], "msvc": ["/O2", "/std:c11", "/utf-8"]}
@@ -81,20 +82,21 @@ class BuildExtension(build_ext):
 
 
 class BuildPackage(build_py):
-    """Puts the built-in model, which lives in models/ beside its recipe, into the package."""
+    """Puts the built-in model, which lives in models/ beside its recipe, and a sample recording into the package."""
 
-    def built_model(self) -> Path:
-        return Path(self.build_lib) / "qwen3asr_native" / BUILT_IN_MODEL
+    def packaged(self) -> dict[Path, Path]:
+        package = Path(self.build_lib) / "qwen3asr_native"
+        return {path: package / path for path in PACKAGED if path.exists()}
 
     def run(self) -> None:
         super().run()
-        if BUILT_IN_MODEL.exists() and not getattr(self, "editable_mode", False):
-            self.built_model().parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(BUILT_IN_MODEL, self.built_model())
+        if not getattr(self, "editable_mode", False):
+            for source, target in self.packaged().items():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        outputs = super().get_outputs(include_bytecode)
-        return [*outputs, str(self.built_model())] if BUILT_IN_MODEL.exists() else outputs
+        return [*super().get_outputs(include_bytecode), *map(str, self.packaged().values())]
 
 
 setup(

@@ -134,7 +134,8 @@ def check_wheel(wheel: Path) -> None:
         fail(f"{wheel.name} has {wheel.stat().st_size:,} bytes, more than {MOST_BYTES:,}")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        for needed in ("qwen3asr_native/py.typed", "qwen3asr_native/models/qwen3-asr-mini-q8_0.bin"):
+        for needed in ("py.typed", "models/qwen3-asr-mini-q8_0.bin", "samples/phone-number-zh-TW.wav"):
+            needed = f"qwen3asr_native/{needed}"
             if needed not in names:
                 fail(f"{wheel.name} lacks {needed}")
         strays = [name for name in names if not name.startswith(("qwen3asr_native/", "qwen3asr_native-"))]

@@ -29,6 +29,7 @@ COMMANDS = {
     "quantize": "models",
     "bench": "lab",
     "leaks": "lab",
+    "doctor": "doctor",
 }
 
 
