@@ -1,37 +1,65 @@
-"""What users touch: a loaded model."""
+"""The model: what users hold."""
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import audio as audio_input
-from .engine import ATTENTION, Engine, Options, Session
-from .errors import ArgumentError, LibraryError
+from .engine import ATTENTION, BATCH, Engine, Options
+from .errors import ArgumentError, Qwen3AsrError
 from .files import hub
+from .many import transcribe_many
 from .stream import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from .audio import AudioSource
     from .transcript import Transcript
 
+    Method = TypeVar("Method", bound=Callable[..., Any])
+
 _MOST_TOKENS = (1 << 31) - 1
+
+
+def _by_name(*names: str) -> Callable[[Method], Method]:
+    """Options after audio and language once could be given by position, in the order of ``names``.
+
+    They still can, with a DeprecationWarning.
+    """
+
+    def decorate(method: Method) -> Method:
+        @functools.wraps(method)
+        def call(self: Model, audio: Any, language: Any = None, *positional: Any, **options: Any) -> Any:
+            if positional:
+                warnings.warn(
+                    f"options after audio and language must be given by name: {', '.join(names)}",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                options.update(zip(names, positional))
+            return method(self, audio, language, **options)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
 
 
 class Model:
     """A Qwen3-ASR model, loaded.
 
-    Threads may share it: one transcription runs at a time, others wait for their turn. A thread that has an unfinished
-    stream on the model and asks for more gets ModelBusyError instead, because it would wait for itself. A forked child
-    must load its own: ForkedError.
+    Threads may share it: up to ``batch`` utterances are computed at a time and share each pass over the weights, the
+    others wait in the order in which they came. What is said of one utterance does not depend on the others. A forked
+    child must load its own: ForkedError.
 
     Args:
         path_or_name: Path of a GGMM model file, a bare name for ``models/NAME.bin`` or for a known model (downloaded
@@ -46,6 +74,8 @@ class Model:
             goes through a temporary file.
         context_length: Most tokens of prompt and answer together; None takes the model's limit. Memory grows with what is
             used, not with the limit.
+        batch: Most utterances, or pieces of long audio, that are computed at a time. Memory grows with each one's text
+            and audio: some 35 MB for 15 s with the 0.6B model. A library with only upstream's functions computes one.
 
     Raises:
         ModelFileError: The file is missing, damaged, not a model, or a forced aligner.
@@ -65,6 +95,7 @@ class Model:
         kernels: str | None = None,
         library: str | os.PathLike[str] | None = None,
         context_length: int | None = None,
+        batch: int = BATCH,
     ) -> None:
         if path_or_name is not None:
             hub.check_transcribes(path_or_name)
@@ -76,7 +107,12 @@ class Model:
         else:
             self._path = hub.resolve(path_or_name)
         self._engine = Engine(
-            self._path, threads=threads, kernels=kernels, library=library, context_length=context_length
+            self._path,
+            threads=threads,
+            kernels=kernels,
+            library=library,
+            context_length=context_length,
+            batch=batch,
         )
         if path_or_name is None:
             hub.announce_built_in()
@@ -100,7 +136,7 @@ class Model:
     @property
     def info(self) -> dict[str, Any]:
         """The model as the engine describes it: sizes, languages, kernels, threads, tensor type, path."""
-        return dict(self._engine.session.info)
+        return dict(self._engine.info)
 
     def close(self) -> None:
         """Stops what runs, frees everything and returns the memory to the system. Harmless when closed."""
@@ -111,18 +147,19 @@ class Model:
         self._engine.reinit()
 
     def abort(self) -> None:
-        """Stops the current transcription within one decode step; from any thread. It ends with the finish "abort"."""
+        """Stops all transcriptions of the model within one decode step; from any thread. Each ends with "abort"."""
         self._engine.abort()
 
+    @_by_name("context", "script", "itn", "max_new_tokens")
     def transcribe(
         self,
         audio: AudioSource,
         language: str | None = None,
+        *,
         context: str = "",
         script: str | None = None,
         itn: bool = False,
         max_new_tokens: int | None = None,
-        *,
         sample_rate: int | None = None,
         attention: str = "window",
         chunk_seconds: float = audio_input.MAX_SECONDS,
@@ -140,37 +177,39 @@ class Model:
             max_new_tokens: Limit of tokens for each piece; None derives one from the length of the audio.
             sample_rate: Hz, for arrays.
             attention: Encoder attention: "window" (8 s, as trained and as vLLM computes) or "full".
-            chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s.
+            chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s. The pieces are
+                computed several at a time.
 
         Raises:
             AudioError: The audio is missing, empty, not audio, or holds NaN.
             LanguageError: The model does not know the language.
             ArgumentError: An option has a value that it cannot have.
             ContextLengthError: Audio and context do not fit the model.
-            ModelClosedError, ModelBusyError, ForkedError: See the class.
+            ModelClosedError, ForkedError: See the class.
         """
         with self.stream(
             audio,
             language,
-            context,
-            script,
-            itn,
-            max_new_tokens,
+            context=context,
+            script=script,
+            itn=itn,
+            max_new_tokens=max_new_tokens,
             sample_rate=sample_rate,
             attention=attention,
             chunk_seconds=chunk_seconds,
         ) as stream:
             return stream.finish()
 
+    @_by_name("context", "script", "itn", "max_new_tokens")
     def stream(
         self,
         audio: AudioSource,
         language: str | None = None,
+        *,
         context: str = "",
         script: str | None = None,
         itn: bool = False,
         max_new_tokens: int | None = None,
-        *,
         sample_rate: int | None = None,
         attention: str = "window",
         chunk_seconds: float = audio_input.MAX_SECONDS,
@@ -192,11 +231,33 @@ class Model:
         pieces = audio_input.pieces(audio, sample_rate, chunk_seconds)
         return Stream(self._engine, pieces, options, script, itn)
 
+    def transcribe_many(
+        self, audios: Iterable[AudioSource], language: str | None = None, **options: Any
+    ) -> Iterator[Transcript | Qwen3AsrError]:
+        """Recognizes many audios, several at a time, and yields their transcripts in order.
+
+        An audio that cannot be recognized yields its error in place of a transcript, and the others go on; so test each
+        result with ``isinstance(result, Qwen3AsrError)``. Audio is read ahead, by threads. Leaving the loop early, or
+        Ctrl-C, stops what is under way.
+
+        Args:
+            audios: Taken one by one, up to a few more than ``batch`` ahead of the reader.
+            language: As for ``transcribe``.
+            options: As for ``transcribe``.
+
+        Raises:
+            ArgumentError, LanguageError: At the first audio: no audio can do better.
+            ModelClosedError, ForkedError: See the class.
+        """
+        return transcribe_many(
+            lambda audio: self.stream(audio, language, **options), audios, self._engine.batch
+        )
+
     def log_mel(self, audio: AudioSource, *, sample_rate: int | None = None) -> NDArray[np.float32]:
         """The log-mel spectrogram [128, frames] that the encoder gets; a frame is 10 ms. Short audio is not padded."""
         pcm = audio_input.load(audio, sample_rate)
         with self._engine.turn() as session:
-            return _with_additions(session).matrix("log_mel", pcm)
+            return session.matrix("log_mel", pcm)
 
     def encode(
         self, audio: AudioSource, attention: str = "window", *, sample_rate: int | None = None
@@ -205,22 +266,23 @@ class Model:
         mode = ATTENTION[self._options(None, "", attention).attention]
         pcm = audio_input.load(audio, sample_rate)
         with self._engine.turn() as session:
-            return _with_additions(session).matrix("encode", pcm, mode)
+            return session.matrix("encode", pcm, mode)
 
+    @_by_name("context", "attention")
     def prefill_logits(
         self,
         audio: AudioSource,
         language: str | None = None,
+        *,
         context: str = "",
         attention: str = "window",
-        *,
         sample_rate: int | None = None,
     ) -> NDArray[np.float32]:
         """The logits [vocabulary] of the first token of the answer."""
         options = self._options(language, context, attention)
         pcm = audio_input.load(audio, sample_rate)
         with self._engine.turn() as session:
-            return _with_additions(session).prefill_logits(pcm, options)
+            return session.prefill_logits(pcm, options)
 
     def _options(self, language: str | None, context: str, attention: str) -> Options:
         if attention not in ATTENTION:
@@ -233,11 +295,3 @@ class Model:
 def _is_unicode(text: str) -> bool:
     """Whether a text has no lone surrogates, which stand for undecodable bytes of a command line."""
     return text == text.encode("utf-8", "ignore").decode("utf-8")
-
-
-def _with_additions(session: Session) -> Session:
-    if not session.has_pcm:
-        raise LibraryError(
-            "the library has only chatllm.cpp's own API, which does not give intermediate results"
-        )
-    return session

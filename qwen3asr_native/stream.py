@@ -10,10 +10,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from .ahead import Ahead
 from .audio import SAMPLE_RATE, Piece
-from .engine import Engine, Event, Options, RunResult
+from .engine import Engine, Event, Options, Run, RunResult
 from .errors import ArgumentError, Qwen3AsrError
 from .transcript import Segment, Timings, Token, Transcript
 
@@ -34,37 +36,39 @@ class Converter(Protocol):
 class Stream:
     """Iterates the tokens of a transcription while the engine makes them.
 
-    The engine runs ahead on its own thread: reading late loses nothing and slows nothing. After the last token
-    ``transcript`` is there. ``close()``, leaving a ``with`` block early, and ``Model.abort()`` stop the engine; what it had
-    made until then is the transcript, with the finish "abort". When a later piece of long audio fails, the error is
-    raised and ``transcript`` keeps the pieces before it, with the finish "error".
+    The engine runs ahead on its own threads: reading late loses nothing and slows nothing, and a stream that nobody reads
+    holds up nobody. After the last token ``transcript`` is there. ``close()``, leaving a ``with`` block early, and
+    ``Model.abort()`` stop the engine; what it had made until then is the transcript, with the finish "abort". When a later
+    piece of long audio fails, the error is raised and ``transcript`` keeps the pieces before it, with the finish "error".
 
     Made by ``Model.stream``.
     """
 
     def __init__(
-        self, engine: Engine, pieces: Iterator[Piece], options: Options, script: str | None, itn: bool
+        self,
+        engine: Engine,
+        pieces: Iterator[Piece],
+        options: Options,
+        script: str | None = None,
+        itn: bool = False,
+        *,
+        notes: Sequence[str] = (),
     ) -> None:
         self._options = options
-        self._pieces = pieces
         self._converter = None if script is None else _converter(script)
         self._itn = itn
+        self._notes = notes
         self._lock = threading.Lock()
         self._ready: deque[Token] = deque()
         self._tokens: list[Token] = []
         self._done: list[_Recognized] = []
+        self._segment: _SegmentReader | None = None
         self._error: Exception | None = None
         self._transcript: Transcript | None = None
         self._last_text = ""
-        first = next(pieces)  # bad audio fails before the engine is asked
-        self._call = engine.begin()
-        weakref.finalize(self, self._call.close)
-        try:
-            self._begin(first)
-        except BaseException:
-            self._call.close()
-            raise
         self._origin_ns = 0
+        self._ahead = Ahead(engine, pieces, options)
+        weakref.finalize(self, self._ahead.abort)
 
     def __iter__(self) -> Iterator[Token]:
         return self
@@ -78,6 +82,21 @@ class Stream:
                     raise StopIteration
                 self._advance()
             return self._ready.popleft()
+
+    def segments(self) -> Iterator[Segment]:
+        """Iterates the segments as they are finished, in order; each one's tokens are in it."""
+        index = 0
+        while True:
+            with self._lock:
+                while index >= len(self._done):
+                    if self._error is not None:
+                        raise self._error
+                    if self._transcript is not None:
+                        return
+                    self._advance()
+                segment = self._done[index].segment
+            yield segment
+            index += 1
 
     @property
     def has_transcript(self) -> bool:
@@ -104,7 +123,7 @@ class Stream:
 
     def abort(self) -> None:
         """Stops the engine within one decode step; from any thread. The tokens made until then can still be read."""
-        self._call.abort()
+        self._ahead.abort()
 
     def close(self) -> None:
         """Stops the engine, if it still runs, and keeps what it had made. Harmless at the end."""
@@ -121,48 +140,54 @@ class Stream:
     ) -> None:
         self.close()
 
-    def _begin(self, piece: Piece) -> None:
-        self._segment = _SegmentReader(piece, self._options.language)
-        self._at_joint = True  # the first text of a piece may need a space before it
-        self._call.run(piece.pcm, self._options)
-
     def _advance(self) -> None:
-        """Takes one event of the engine."""
+        """Takes one event of the engine. An interruption anywhere leaves a state that the next call goes on from."""
         try:
-            event = self._call.next()
+            if self._segment is None:
+                self._begin_segment()
+                return
+            event = self._segment.run.next()
             if isinstance(event, Event):
-                self._take(event)
-            else:
-                self._end_segment(event)
+                self._take(self._segment, event)
+            elif isinstance(event, RunResult):
+                self._end_segment(self._segment, event)
         except Exception as error:
-            self._call.close()
+            self._ahead.abort()
             self._error = error
             if self._done:
                 self._transcript = self._assemble("error")
             raise
 
-    def _take(self, event: Event) -> None:
-        if not self._tokens:
-            self._origin_ns = self._call.start_ns
-        text = self._segment.feed(event)
-        converter = self._active_converter(self._segment.language)
+    def _begin_segment(self) -> None:
+        following = self._ahead.next()
+        if following is None:
+            finish = self._done[-1].segment.finish if self._ahead.complete and self._done else "abort"
+            self._transcript = self._assemble(finish)
+            return
+        self._at_joint = True  # the first text of a piece may need a space before it
+        self._segment = _SegmentReader(*following, self._options.language, len(self._done), len(self._tokens))
+
+    def _take(self, segment: _SegmentReader, event: Event) -> None:
+        text = segment.feed(event)
+        converter = self._active_converter(segment.language)
         self._add(converter.feed(text) if converter else text, event)
 
-    def _end_segment(self, result: RunResult) -> None:
-        finish = result.finish or ("abort" if self._call.aborted else None)
-        self._flush(finish)
-        self._done.append(self._segment.recognized(result, finish, self._convert, self._normalize))
-        piece = None if self._call.aborted else next(self._pieces, None)
-        if piece is not None:
-            self._begin(piece)
-            return
-        self._call.close()
-        self._transcript = self._assemble(self._done[-1].segment.finish)
+    def _end_segment(self, segment: _SegmentReader, result: RunResult) -> None:
+        finish = result.finish or ("abort" if self._ahead.aborted else None)
+        self._flush(segment, finish)
+        tokens = tuple(self._tokens[segment.first_token :])
+        # In its place, not at the end: after an interruption the same end is handled once more.
+        self._done[segment.index :] = [
+            segment.recognized(result, finish, tokens, self._convert, self._normalize)
+        ]
+        self._segment = None
+        if finish == "abort":
+            self._transcript = self._assemble("abort")
 
-    def _flush(self, finish: str | None) -> None:
+    def _flush(self, segment: _SegmentReader, finish: str | None) -> None:
         """What parser and converter held back goes out as a token of its own, without an id."""
-        text = self._segment.flush(finish)
-        converter = self._active_converter(self._segment.language)
+        text = segment.flush(finish)
+        converter = self._active_converter(segment.language)
         if converter:
             text = converter.feed(text) + converter.flush()
         if text:
@@ -173,8 +198,10 @@ class Stream:
             if self._at_joint:
                 text = _separator(self._last_text, text) + text
             self._last_text, self._at_joint = text, False
-        time_ms = (event.time_ns - self._origin_ns) / 1e6
-        token = Token(text, event.id, event.logprob, time_ms, event.time_ns, event.special)
+        if not self._origin_ns and self._segment is not None:
+            self._origin_ns = self._segment.run.start_ns
+        elapsed_ms = (event.time_ns - self._origin_ns) / 1e6
+        token = Token(text, event.id, event.logprob, elapsed_ms, event.time_ns, event.special)
         self._tokens.append(token)
         self._ready.append(token)
 
@@ -207,9 +234,20 @@ class Stream:
             normalized=_join([segment.text for segment in segments]) if self._itn else None,
             segments=segments,
             tokens=tuple(self._tokens),
-            timings=_sum([segment.timings for segment in segments]),
+            timings=self._timings(),
             finish=finish,
+            notes=tuple(self._notes),
         )
+
+    def _timings(self) -> Timings:
+        """Of all segments. They are computed side by side: what counts is from the first begin to the last end."""
+        if not self._done:
+            return Timings()
+        begin = min(part.start_ns for part in self._done)
+        total_ms = (max(part.end_ns for part in self._done) - begin) / 1e6
+        first = min((token.time_ns for token in self._tokens), default=None)
+        parts = [part.segment.timings for part in self._done]
+        return Timings.of_segments(parts, None if first is None else (first - begin) / 1e6, total_ms)
 
 
 class _Recognized(NamedTuple):
@@ -218,14 +256,19 @@ class _Recognized(NamedTuple):
     segment: Segment
     recognized: str
     converted: str
+    start_ns: int
+    end_ns: int
 
 
 class _SegmentReader:
     """Events of one piece -> whole characters -> text after the language."""
 
-    def __init__(self, piece: Piece, forced: str | None) -> None:
+    def __init__(
+        self, piece: Piece, run: Run, forced: str | None, index: int = 0, first_token: int = 0
+    ) -> None:
         from .text.parse import StreamParser
 
+        self.run, self.index, self.first_token = run, index, first_token
         self._start, self._end = piece.start, piece.start + len(piece.pcm)
         self._forced = forced
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -260,6 +303,7 @@ class _SegmentReader:
         self,
         result: RunResult,
         finish: str | None,
+        tokens: tuple[Token, ...],
         convert: Callable[[str, str], str],
         normalize: Callable[[str, str], str],
     ) -> _Recognized:
@@ -276,43 +320,28 @@ class _SegmentReader:
             raw=raw,
             finish=finish,
             timings=self._timings(result),
+            tokens=tokens,
         )
-        return _Recognized(segment, parsed.text, converted)
+        return _Recognized(segment, parsed.text, converted, result.start_ns, result.end_ns)
 
     def _timings(self, result: RunResult) -> Timings:
         c = result.measured
         if c is not None:
+            measured: dict[str, float | None] = {
+                item.name: c[item.name] for item in fields(Timings) if item.name in c
+            }
             count = int(c["new_tokens"])
-            return Timings(
-                load_ms=c["load_ms"],
-                audio_ms=c["audio_ms"],
-                mel_ms=c["mel_ms"],
-                encode_ms=c["encode_ms"],
-                prefill_ms=c["prefill_ms"],
-                first_token_ms=c["first_token_ms"] if count else None,
-                decode_ms=c["decode_ms"],
-                per_token_ms=c["decode_ms"] / (count - 1) if count > 1 else None,
-                total_ms=c["total_ms"],
-                audio_tokens=int(c["audio_tokens"]),
-                prompt_tokens=int(c["prompt_tokens"]),
-                new_tokens=count,
-                threads=int(c["threads"]),
-            )
+            measured["first_token_ms"] = c["first_token_ms"] if count else None
+            measured["per_token_ms"] = c["decode_ms"] / (count - 1) if count > 1 else None
+            return Timings(**measured)  # type: ignore[arg-type]
         times, count = self._times, len(self._times)
         return Timings(
-            load_ms=None,
             audio_ms=(self._end - self._start) * 1000 / SAMPLE_RATE,
-            mel_ms=None,
-            encode_ms=None,
-            prefill_ms=None,
             first_token_ms=(times[0] - result.start_ns) / 1e6 if times else None,
             decode_ms=(result.end_ns - times[0]) / 1e6 if times else 0.0,
             per_token_ms=(times[-1] - times[0]) / 1e6 / (count - 1) if count > 1 else None,
             total_ms=(result.end_ns - result.start_ns) / 1e6,
-            audio_tokens=None,
-            prompt_tokens=None,
             new_tokens=count,
-            threads=None,
         )
 
 
@@ -359,37 +388,3 @@ _SPACELESS = (
 def _spaceless(character: str) -> bool:
     """Whether a character belongs to writing without spaces between words."""
     return any(first <= ord(character) <= last for first, last in _SPACELESS)
-
-
-def _sum(parts: Sequence[Timings]) -> Timings:
-    """Times and counts of all pieces; load, first token and threads are those of the first piece."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    steps = sum(max(0, part.new_tokens - 1) for part in parts)
-    decode = _total([part.decode_ms for part in parts])
-    return Timings(
-        load_ms=first.load_ms,
-        audio_ms=sum(part.audio_ms for part in parts),
-        mel_ms=_total([part.mel_ms for part in parts]),
-        encode_ms=_total([part.encode_ms for part in parts]),
-        prefill_ms=_total([part.prefill_ms for part in parts]),
-        first_token_ms=first.first_token_ms,
-        decode_ms=decode,
-        per_token_ms=decode / steps if decode is not None and steps else None,
-        total_ms=sum(part.total_ms for part in parts),
-        audio_tokens=_count([part.audio_tokens for part in parts]),
-        prompt_tokens=_count([part.prompt_tokens for part in parts]),
-        new_tokens=sum(part.new_tokens for part in parts),
-        threads=first.threads,
-    )
-
-
-def _total(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
-
-
-def _count(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None

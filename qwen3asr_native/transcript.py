@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -15,8 +17,8 @@ class Token:
             language and for one that ends inside a character. Script conversion may move text to a later token.
         id: Token id; None where the library does not tell.
         logprob: Natural logarithm of the token's probability; None where the library does not tell.
-        time_ms: Milliseconds from the moment the engine got the audio to the choice of this token, on the engine's
-            clock.
+        elapsed_ms: Milliseconds of computing, from the moment the engine got the audio to the choice of this token, on
+            the engine's clock. Not a place in the audio.
         time_ns: The same moment on CLOCK_MONOTONIC, comparable with ``time.monotonic_ns()`` on Linux.
         special: Whether it is a special token such as ``<asr_text>``.
     """
@@ -24,14 +26,44 @@ class Token:
     text: str
     id: int | None
     logprob: float | None
-    time_ms: float
+    elapsed_ms: float
     time_ns: int
     special: bool = False
+
+    @property
+    def time_ms(self) -> float:
+        """The old name of ``elapsed_ms``."""
+        warnings.warn(
+            "Token.time_ms is called elapsed_ms: it is computing time, not a place in the audio",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.elapsed_ms
+
+
+def _first(values: Sequence[Any]) -> Any:
+    return values[0]
+
+
+def _total(values: Sequence[Any]) -> Any:
+    return None if any(value is None for value in values) else sum(values)
+
+
+def _unknown(values: Sequence[Any]) -> Any:
+    """For what only the whole tells."""
+    return None
+
+
+def _timing(label: str | None, over_segments: Callable[[Sequence[Any]], Any], default: Any = None) -> Any:
+    """A field of Timings. label: What a person calls it; over_segments: Its value for several segments."""
+    return field(default=default, metadata={"label": label, "over_segments": over_segments})
 
 
 @dataclass(frozen=True)
 class Timings:
     """Times of a transcription in milliseconds, read on the engine's clock; None where the library does not tell.
+
+    Fields of the C structure ``chatllm_asr_timings`` have its names.
 
     Attributes:
         load_ms: Loading of the model, once, not part of ``total_ms``.
@@ -42,31 +74,66 @@ class Timings:
         first_token_ms: From the moment the engine got the audio to the first token; None when there was none.
         decode_ms: All decode steps after the first token.
         per_token_ms: Mean of those steps; None with fewer than two tokens.
-        total_ms: From the moment the engine got the audio to the end of the text.
+        total_ms: From the moment the engine got the audio to the end of the text. Of several segments, which are
+            computed side by side, it is less than the sum.
         audio_tokens: Tokens that stand for the audio in the prompt.
         prompt_tokens: Tokens of the prompt, audio included.
         new_tokens: Tokens of the answer.
         threads: Threads that computed.
     """
 
-    load_ms: float | None
-    audio_ms: float
-    mel_ms: float | None
-    encode_ms: float | None
-    prefill_ms: float | None
-    first_token_ms: float | None
-    decode_ms: float | None
-    per_token_ms: float | None
-    total_ms: float
-    audio_tokens: int | None
-    prompt_tokens: int | None
-    new_tokens: int
-    threads: int | None
+    load_ms: float | None = _timing("load", _first)
+    audio_ms: float = _timing(None, _total, 0.0)
+    mel_ms: float | None = _timing("mel", _total)
+    encode_ms: float | None = _timing("encode", _total)
+    prefill_ms: float | None = _timing("prefill", _total)
+    first_token_ms: float | None = _timing("first token", _unknown)
+    decode_ms: float | None = _timing(None, _total)
+    per_token_ms: float | None = _timing("per token", _unknown)
+    total_ms: float = _timing("total", _unknown, 0.0)
+    audio_tokens: int | None = _timing(None, _total)
+    prompt_tokens: int | None = _timing(None, _total)
+    new_tokens: int = _timing(None, _total, 0)
+    threads: int | None = _timing(None, _first)
 
     @property
     def real_time_factor(self) -> float:
         """Computing time over length of the audio; below 1 is faster than speech."""
         return self.total_ms / self.audio_ms if self.audio_ms else float("inf")
+
+    @classmethod
+    def of_segments(cls, parts: Sequence[Timings], first_token_ms: float | None, total_ms: float) -> Timings:
+        """Times and counts of all segments together; what is not a sum is given."""
+        if len(parts) == 1:
+            return parts[0]
+        merged = {
+            item.name: item.metadata["over_segments"]([getattr(part, item.name) for part in parts])
+            for item in fields(cls)
+        }
+        steps = sum(max(0, part.new_tokens - 1) for part in parts)
+        decode = merged["decode_ms"]
+        merged["per_token_ms"] = decode / steps if decode is not None and steps else None
+        merged["first_token_ms"], merged["total_ms"] = first_token_ms, total_ms
+        return cls(**merged)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and when it is said.
+
+    Attributes:
+        text: The word, as the text has it.
+        start: Begin in the audio, seconds.
+        end: End in the audio, seconds.
+        offset: Index of its first character in the text that it belongs to.
+        end_offset: Index after its last character.
+    """
+
+    text: str
+    start: float
+    end: float
+    offset: int = 0
+    end_offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +149,8 @@ class Segment:
         finish: "stop" (the model ended the text), "length" (limit of tokens or context), "abort" or "loop" (runaway
             repetition, stopped early); None where the library does not tell.
         timings: Times of the piece.
+        tokens: Its tokens.
+        words: Its words with their times, when they were asked for.
     """
 
     start: float
@@ -91,6 +160,8 @@ class Segment:
     raw: str
     finish: str | None
     timings: Timings
+    tokens: tuple[Token, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +178,8 @@ class Transcript:
         segments: The pieces that the audio was cut into.
         tokens: All tokens.
         timings: Times of all pieces together.
-        finish: How the last segment ended, see ``Segment``.
+        finish: How the last segment ended, see ``Segment``; "error" when the audio after it could not be read.
+        notes: What a reader should know about the audio, a sentence each: damage that was read over, missing ends.
     """
 
     text: str
@@ -120,13 +192,24 @@ class Transcript:
     tokens: tuple[Token, ...]
     timings: Timings
     finish: str | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of all segments; their offsets count in their segment's text."""
+        return tuple(word for segment in self.segments for word in segment.words)
 
     def __str__(self) -> str:
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """The transcript as plain dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
+        """The transcript as plain dictionaries, lists, strings and numbers, ready for ``json.dumps``.
+
+        The tokens stand once, under ``tokens``; ``tokens`` of a segment is how many of them are its own.
+        """
         plain = asdict(self)
-        plain["segments"] = list(plain["segments"])
-        plain["tokens"] = list(plain["tokens"])
+        for name in ("segments", "tokens", "notes"):
+            plain[name] = list(plain[name])
+        for segment in plain["segments"]:
+            segment["tokens"], segment["words"] = len(segment["tokens"]), list(segment["words"])
         return plain

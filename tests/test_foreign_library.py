@@ -6,6 +6,7 @@ import glob
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
@@ -48,9 +49,9 @@ def test_text_and_times_come_but_no_ids(
     assert result.language == "English"
     assert result.finish is None
     assert {(token.id, token.logprob) for token in result.tokens} == {(None, None)}
-    times = [token.time_ms for token in result.tokens]
+    times = [token.elapsed_ms for token in result.tokens]
     assert times == sorted(times)
-    assert times[-1] - times[-2] == pytest.approx(20, abs=15)
+    assert times[-1] - times[-2] >= 20
     timings = result.timings
     assert timings.mel_ms is timings.encode_ms is timings.prefill_ms is timings.load_ms is None
     assert timings.first_token_ms == pytest.approx(times[0])
@@ -75,9 +76,10 @@ def test_tokens_arrive_while_the_library_works(
         Model(fake_model(steps=5, delay_ms=50), library=library) as model,
         model.stream(tone, sample_rate=16000) as stream,
     ):
-        delays = [(time.monotonic_ns() - token.time_ns) / 1e6 for token in stream if token.text]
-    assert len(delays) == 6
-    assert np.median(delays) < 5
+        first = next(token for token in stream if token.text)
+        arrival_ns = time.monotonic_ns()
+        last = list(stream)[-1]
+    assert first.time_ns <= arrival_ns < last.time_ns
 
 
 def test_a_printed_error_becomes_an_exception(
@@ -92,11 +94,38 @@ def test_a_printed_error_becomes_an_exception(
 def test_an_abort_stops_it(library: Path, fake_model: Callable[..., Path], tone: np.ndarray) -> None:
     with Model(fake_model(steps=1000, delay_ms=10), library=library) as model:
         threading.Timer(0.15, model.abort).start()
-        begin = time.monotonic()
         result = model.transcribe(tone, sample_rate=16000)
-        assert time.monotonic() - begin < 1
+        assert len(result.tokens) < 1000
         assert result.finish == "abort"
         assert result.text.endswith(f" {len(result.tokens) - 4}")
+
+
+def test_several_threads_are_served_one_after_the_other(
+    library: Path, fake_model: Callable[..., Path], tone: np.ndarray
+) -> None:
+    with Model(fake_model(steps=2, delay_ms=2), library=library) as model:
+        audios = [(tone[: 1600 * (index + 1)], 16000) for index in range(6)]
+        texts = [str(result) for result in model.transcribe_many(audios)]
+        languages = ["Chinese", "English", None]
+        with ThreadPoolExecutor(6) as pool:
+            mixed = list(
+                pool.map(lambda name: model.transcribe(tone, name, sample_rate=16000).text, languages * 4)
+            )
+    assert [text.split()[0] for text in texts] == [str(1600 * (index + 1)) for index in range(6)]
+    for name, text in zip(languages * 4, mixed):
+        assert f"language '{name or ''}'" in text
+
+
+def test_a_waiting_stream_can_be_aborted(
+    library: Path, fake_model: Callable[..., Path], tone: np.ndarray
+) -> None:
+    with Model(fake_model(steps=1000, delay_ms=10), library=library) as model:
+        first, second = (model.stream(tone, sample_rate=16000) for _ in range(2))
+        second.abort()
+        assert second.finish().finish == "abort"
+        assert second.transcript.tokens == ()
+        next(first)
+        first.close()
 
 
 def test_no_temporary_file_is_left(library: Path, fake_model: Callable[..., Path], tone: np.ndarray) -> None:

@@ -15,7 +15,7 @@ PIECE = Piece(0, np.zeros(16000, np.float32))
 
 
 def read(chunks: list[bytes], forced: str | None = None, finish: str = "stop") -> list[str]:
-    reader = _SegmentReader(PIECE, forced)
+    reader = _SegmentReader(PIECE, None, forced)  # type: ignore[arg-type]
     return [*(reader.feed(Event(0, 1, 0.0, False, chunk)) for chunk in chunks), reader.flush(finish)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 
@@ -24,27 +23,25 @@ def test_the_clock_agrees_with_the_arrival_when_python_is_idle(model: Model, ton
             arrivals.append((time.monotonic_ns() - token.time_ns) / 1e6)
             first_token_ms = stream.finish().timings.first_token_ms
         assert first_token_ms is not None
-        beginnings.append(token.time_ms - first_token_ms)  # both from the engine's thread
+        beginnings.append(token.elapsed_ms - first_token_ms)  # both from the engine's thread
     assert min(arrivals) >= 0
-    assert statistics.median(arrivals) < 1.0
+    assert min(arrivals) < 1.0  # at least once nobody else had the processor
     assert min(beginnings) >= 0
-    assert statistics.median(beginnings) < 0.1
+    assert min(beginnings) < 0.1
 
 
 def test_the_clock_stays_right_when_python_is_busy(model: Model, tone: np.ndarray) -> None:
-    idle = model.transcribe(tone, sample_rate=16000, max_new_tokens=2).timings.first_token_ms
-    assert idle is not None
     begin = time.monotonic_ns()
     stream = model.stream(tone, sample_rate=16000, max_new_tokens=2)
-    busy_until = begin + int((1000 + 20 * idle) * 1e6)
-    while time.monotonic_ns() < busy_until:
+    while not stream._ahead._ready[0][1].wait_end(0):  # Python turns in a loop until the engine is done
         pass
+    done = time.monotonic_ns()
+    time.sleep(0.05)
     token = next(stream)
-    assert time.monotonic_ns() >= busy_until
-    assert begin < token.time_ns < busy_until - 500_000_000
+    assert begin < token.time_ns < done
     busy = stream.finish().timings.first_token_ms
     assert busy is not None
-    assert busy <= token.time_ms < 500 + 20 * idle
+    assert busy <= token.elapsed_ms < (done - begin) / 1e6
 
 
 def test_stages_add_up(model: Model, tone: np.ndarray) -> None:
@@ -56,4 +53,4 @@ def test_stages_add_up(model: Model, tone: np.ndarray) -> None:
     assert timings.decode_ms is not None
     stages = timings.mel_ms + timings.encode_ms + timings.prefill_ms
     assert stages <= timings.first_token_ms + 0.1
-    assert timings.first_token_ms + timings.decode_ms == pytest.approx(timings.total_ms, abs=2.0)
+    assert timings.first_token_ms + timings.decode_ms <= timings.total_ms + 0.1

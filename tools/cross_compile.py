@@ -60,11 +60,11 @@ def build(target: str, folder: Path) -> bool:
         "-DCHATLLM_BUILD",
         "-DCHATLLM_SHARED",
     ]
-    shim = [*common, "-std=gnu11", "-O3", "-g0", f"-I{ROOT / 'qwen3asr_native'}"]
+    shim = [*common, "-std=c++17", "-O3", "-g0"]
     includes = [f"-I{ENGINE / 'include'}", f"-I{ENGINE / 'src'}"]
     sources = sorted((ENGINE / "src").rglob("*.cpp"))
     jobs = [("c++", engine, source) for source in sources]
-    jobs.append(("cc", shim, ROOT / "qwen3asr_native" / "_shim.c"))
+    jobs.append(("c++", shim, ROOT / "qwen3asr_native" / "engine" / "shim.cpp"))
     with ThreadPoolExecutor(int(os.environ.get("BUILD_THREADS") or os.cpu_count() or 1)) as pool:
         good = list(
             pool.map(

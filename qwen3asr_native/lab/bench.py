@@ -301,10 +301,10 @@ class _Bench:
         return model.transcribe(
             pcm,
             settings.language,
-            settings.context,
-            settings.script,
-            settings.itn,
-            settings.max_new_tokens,
+            context=settings.context,
+            script=settings.script,
+            itn=settings.itn,
+            max_new_tokens=settings.max_new_tokens,
             sample_rate=audio_input.SAMPLE_RATE,
         )
 
@@ -322,11 +322,11 @@ class _Bench:
             encode_ms=timings.encode_ms,
             prefill_ms=timings.prefill_ms,
             first_token_ms=timings.first_token_ms,
-            first_text_ms=next((token.time_ms for token in transcript.tokens if token.text), None),
+            first_text_ms=next((token.elapsed_ms for token in transcript.tokens if token.text), None),
             per_token_ms=timings.per_token_ms,
             decode_ms=timings.decode_ms,
             total_ms=timings.total_ms,
-            token_ms=tuple(token.time_ms for token in transcript.tokens),
+            token_ms=tuple(token.elapsed_ms for token in transcript.tokens),
             audio_tokens=timings.audio_tokens,
             prompt_tokens=timings.prompt_tokens,
             new_tokens=timings.new_tokens,

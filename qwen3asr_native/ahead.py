@@ -1,0 +1,117 @@
+"""Pieces of audio handed to the engine ahead of who reads the result.
+
+The engine must never wait for a reader: while the text of one piece is read, the next are read from the file and
+computed. A thread does that when there is more than one piece; it stops far ahead, so that hours of audio need the memory
+of a few pieces and of the text that nobody has read yet.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .audio import Piece
+    from .engine import Engine, Run
+    from .options import Options
+
+#: Pieces that may be finished, or under way, and not read yet.
+MOST_UNREAD = 64
+_WAIT_SECONDS = 0.1
+
+
+class Ahead:
+    """The runs of one audio's pieces, in order.
+
+    Args:
+        engine: Computes them.
+        pieces: The first is taken at once: what is wrong with the audio is raised before the engine is asked.
+        options: Of every run.
+    """
+
+    def __init__(self, engine: Engine, pieces: Iterator[Piece], options: Options) -> None:
+        self._pieces, self._options = pieces, options
+        # The engine should have one more to begin with when one of its batch ends.
+        self._most_under_way = engine.batch + 1
+        first = next(pieces)
+        self._call = engine.call()
+        self._changed = threading.Condition(threading.RLock())
+        self._ready: deque[tuple[Piece, Run]] = deque()
+        self._ended = False  # nothing more is submitted
+        self.complete = False  # because there is nothing more
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+        try:
+            self._submit(first)
+            second = next(pieces, None)
+        except Exception as error:
+            if not self._ready:
+                raise
+            self._end(error)
+            return
+        if second is None:
+            self._end(None, complete=True)
+            return
+        self._thread = threading.Thread(
+            target=self._feed, args=(second,), name="qwen3asr pieces", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def aborted(self) -> bool:
+        return self._call.aborted
+
+    def next(self) -> tuple[Piece, Run] | None:
+        """Waits for the next piece and its run; None when there is none. Raises what is wrong with the audio."""
+        with self._changed:
+            while not self._ready and not self._ended:
+                if self.aborted:
+                    return None
+                self._changed.wait(_WAIT_SECONDS)
+            if self._ready:
+                self._changed.notify_all()
+                return self._ready.popleft()
+            if self._failure is not None:
+                raise self._failure
+            return None
+
+    def abort(self) -> None:
+        """Stops the runs, and takes no more pieces; from any thread."""
+        self._call.abort()
+
+    def _submit(self, piece: Piece) -> None:
+        run = self._call.submit(piece.pcm, self._options)
+        with self._changed:
+            self._ready.append((piece, run))
+            self._changed.notify_all()
+
+    def _end(self, failure: Exception | None, complete: bool = False) -> None:
+        with self._changed:
+            self._ended, self.complete, self._failure = True, complete, failure
+            self._changed.notify_all()
+
+    def _feed(self, piece: Piece | None) -> None:
+        failure = None
+        try:
+            while piece is not None and self._wait_for_room():
+                self._submit(piece)
+                piece = next(self._pieces, None)
+        except Exception as error:
+            failure = error
+        self._end(failure, complete=piece is None)
+
+    def _wait_for_room(self) -> bool:
+        """False when no more pieces are wanted."""
+        ended = -1
+        while not self.aborted:
+            with self._changed:
+                unread = len(self._ready)
+                if unread >= MOST_UNREAD:
+                    self._changed.wait(_WAIT_SECONDS)
+                    continue
+            if self._call.under_way() < self._most_under_way:
+                return True
+            ended = self._call.wait_any_end(ended)
+        return False

@@ -1,0 +1,218 @@
+"""A model in an engine: loads, recognizes any number of utterances at a time, closes, loads again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._native import lib
+from ..errors import ArgumentError, LanguageError, LibraryError, ModelClosedError
+from .embedded import EmbeddedBackend
+from .foreign import ForeignBackend, open_library
+from .shim import Run, Session, forked_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..audio import Pcm
+    from ..options import Options
+
+#: Utterances that are computed at a time, if nothing else is asked.
+BATCH = 8
+
+
+class Backend(Protocol):
+    """What computes utterances."""
+
+    session: Session
+    has_additions: bool
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+
+    def submit(self, pcm: Pcm, options: Options) -> Run: ...
+
+    def wait_any_end(self, known: int) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Engine:
+    """A model, open or closed. Threads may share it."""
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        threads: int | None = None,
+        kernels: str | None = None,
+        library: str | os.PathLike[str] | None = None,
+        context_length: int | None = None,
+        plain_library: bool = False,
+        batch: int = BATCH,
+    ) -> None:
+        self._api = lib.q3a_embedded() if library is None else open_library(library, plain_library)
+        plain = not self._api.asr_submit
+        self.batch = 1 if plain else batch
+        self._words = _start_words(model, threads, kernels, context_length, batch, plain)
+        # Reentrant: the garbage collector may end a call in a thread that holds it.
+        self._state = threading.RLock()
+        self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
+        self._pid = os.getpid()
+        # Calls without events are one at a time, and the object is not freed under them.
+        self._turn = threading.Lock()
+        self._backend: Backend | None = self._load()
+
+    def _load(self) -> Backend:
+        kind = EmbeddedBackend if self._api.asr_submit else ForeignBackend
+        return kind(self._api, self._words)
+
+    @property
+    def closed(self) -> bool:
+        return self._backend is None
+
+    @property
+    def backend(self) -> Backend:
+        """The open engine. Raises ModelClosedError, ForkedError."""
+        backend = self._backend
+        if backend is None:
+            raise ModelClosedError("the model is closed; open it again with reinit() or make a new Model")
+        if os.getpid() != self._pid:
+            raise forked_error()
+        return backend
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The model as the engine describes it. Raises ModelClosedError, ForkedError."""
+        return self.backend.info
+
+    def check_language(self, language: str | None) -> str | None:
+        """The model's spelling of a language; None for automatic. Raises LanguageError."""
+        wanted = (language or "").strip()
+        known = [str(name) for name in self.info.get("languages") or ()]
+        if wanted.lower() in ("", "auto"):
+            return None
+        for name in known:
+            if name.lower() == wanted.lower():
+                return name
+        if known:
+            raise LanguageError(
+                f"the model does not know the language '{wanted}'; it knows {', '.join(known)}"
+            )
+        return wanted[:1].upper() + wanted[1:].lower()
+
+    def call(self) -> Call:
+        """A caller's utterances. Raises ModelClosedError, ForkedError."""
+        self.backend  # noqa: B018 - raises
+        call = Call(self)
+        with self._state:
+            self._calls.add(call)
+        return call
+
+    @contextmanager
+    def turn(self) -> Iterator[Session]:
+        """The session for a call that has no events. Raises LibraryError for a library without our additions."""
+        self.backend  # noqa: B018 - a lock that a fork has copied would never be free
+        with self._turn:
+            backend = self.backend
+            if not backend.has_additions:
+                raise LibraryError(
+                    "the library has only chatllm.cpp's own API, which does not give intermediate results"
+                )
+            yield backend.session
+
+    def abort(self) -> None:
+        """Stops every call that is under way; from any thread."""
+        with self._state:
+            calls = list(self._calls)
+        for call in calls:
+            call.abort()
+
+    def close(self) -> None:
+        """Stops what runs and frees everything. Harmless when closed."""
+        if os.getpid() != self._pid:
+            self._backend = None  # its threads are the parent's; its lock may be held for ever
+            return
+        with self._state:
+            backend, self._backend = self._backend, None
+        if backend is None:
+            return
+        self.abort()
+        with self._turn:
+            backend.close()
+
+    def reinit(self) -> None:
+        """Closes and loads again."""
+        self.close()
+        if os.getpid() != self._pid:  # a forked child begins anew
+            self._state, self._turn, self._pid = threading.RLock(), threading.Lock(), os.getpid()
+            self._calls = weakref.WeakSet()
+        with self._state:
+            if self._backend is None:
+                self._backend = self._load()
+
+
+class Call:
+    """One caller's utterances on an engine, which stop together."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.aborted = False
+        self._engine = engine
+        self._lock = threading.RLock()  # reentrant, as the engine's
+        self._runs: list[Run] = []  # that may be under way
+
+    def submit(self, pcm: Pcm, options: Options) -> Run:
+        """Begins to recognize samples [n]; the events come from the run. Raises ModelClosedError, ForkedError."""
+        run = self._engine.backend.submit(pcm, options)
+        with self._lock:
+            self._runs = [other for other in self._runs if not other.wait_end(0)]
+            self._runs.append(run)
+        if self.aborted:
+            run.cancel()
+        return run
+
+    def under_way(self) -> int:
+        """Runs that have not ended."""
+        with self._lock:
+            self._runs = [run for run in self._runs if not run.wait_end(0)]
+            return len(self._runs)
+
+    def wait_any_end(self, known: int) -> int:
+        """Waits a moment for the end of any run of the engine, see ``Session.wait_any_end``."""
+        return self._engine.backend.wait_any_end(known)
+
+    def abort(self) -> None:
+        """Asks all runs to stop, and those to come; from any thread."""
+        self.aborted = True
+        with self._lock:
+            runs = list(self._runs)
+        for run in runs:
+            run.cancel()
+
+
+def _start_words(
+    model: Path,
+    threads: int | None,
+    kernels: str | None,
+    context_length: int | None,
+    batch: int,
+    plain: bool,
+) -> list[str]:
+    words = ["-m", os.fspath(model)]
+    numbers = [("-n", "threads", threads), ("-c", "context_length", context_length)]
+    if not plain:
+        numbers.append(("--batch", "batch", batch))
+    for option, name, value in numbers:
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ArgumentError(f"{name} must be a whole number of at least 1, not {value!r}")
+            words += [option, str(value)]
+    if kernels is not None:
+        if plain:
+            raise ArgumentError("the library has only chatllm.cpp's own API, which has no choice of kernels")
+        words += ["--kernels", kernels]
+    return words
