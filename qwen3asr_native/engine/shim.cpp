@@ -53,9 +53,9 @@ struct Machine {
   std::mutex mutex;  // guards all below; held while the engine is called only where that neither waits nor calls back
   std::condition_variable changed;
   bool started = false;
-  std::set<Run *> runs;  // that have begun and are not freed
-  int64_t ended = 0;     // runs, since the start
-  int submitting = 0;    // threads inside chatllm_asr_submit
+  std::set<std::shared_ptr<Run>> runs;  // that have begun and are not freed
+  int64_t ended = 0;                    // runs, since the start
+  int submitting = 0;                   // threads inside chatllm_asr_submit
   std::deque<Record> lines;
   Record line_kept;
 
@@ -251,11 +251,12 @@ bool wait_end(Run &run, int timeout_ms) {
 }
 
 // The machine forgets a run: no event comes to it from then on.
-void forget(Machine &machine, Run &run) {
+void forget(const std::shared_ptr<Run> &run) {
+  Machine &machine = *run->machine;
   chatllm_asr_run_t *engine = nullptr;
   {
     std::lock_guard<std::mutex> lock(machine.mutex);
-    if (machine.runs.erase(&run) > 0) std::swap(engine, run.engine);
+    if (machine.runs.erase(run) > 0) std::swap(engine, run->engine);
   }
   if (engine != nullptr) machine.api->asr_release(engine);
 }
@@ -282,7 +283,7 @@ bool begin(const std::shared_ptr<Run> &run) {
     std::lock_guard<std::mutex> lock(machine.mutex);
     open = machine.started && !machine.leaving;
     if (open) {
-      machine.runs.insert(run.get());
+      machine.runs.insert(run);
       ++machine.submitting;
     }
   }
@@ -340,48 +341,23 @@ int q3a_destroy_object(q3a_machine *handle) {
   Machine &machine = *handle->machine;
   if (machine.forked()) return CHATLLM_ASR_FORKED;
   if (machine.object == nullptr) return 0;
-  std::deque<std::shared_ptr<Run>> dropped;
   {
     std::unique_lock<std::mutex> lock(machine.mutex);
     machine.leaving = true;
     machine.changed.notify_all();
     machine.changed.wait(lock, [&] { return machine.submitting == 0; });
-    dropped.swap(machine.waiting);
   }
-  for (const auto &run : dropped) {
-    {
-      std::lock_guard<std::mutex> lock(run->mutex);
-      run->cancelled = true;
-    }
-    run->end(platform::now_ns(), 0, nullptr);
+  std::set<std::shared_ptr<Run>> runs;
+  {
+    std::lock_guard<std::mutex> lock(machine.mutex);
+    runs = machine.runs;
   }
-  // The runs stay alive: each is freed by its own handle, which forgets it first, under the machine's lock.
-  for (;;) {
-    chatllm_asr_run_t *engine = nullptr;
-    {
-      std::lock_guard<std::mutex> lock(machine.mutex);
-      if (machine.runs.empty()) break;
-      Run &run = **machine.runs.begin();
-      machine.runs.erase(machine.runs.begin());
-      std::swap(engine, run.engine);
-    }
-    if (engine == nullptr) continue;
-    machine.api->asr_cancel(engine);
-    machine.api->asr_release(engine);
+  for (const auto &run : runs) cancel(run);
+  for (const auto &run : runs) {
+    while (!wait_end(*run, 100)) cancel(run);  // again: a library may have forgotten the first time
+    forget(run);
   }
-  if (machine.worker.running()) {
-    std::shared_ptr<Run> current;
-    {
-      std::lock_guard<std::mutex> lock(machine.mutex);
-      current = machine.current;
-    }
-    while (current != nullptr && !wait_end(*current, 100)) {
-      std::lock_guard<std::mutex> lock(current->mutex);
-      current->cancelled = true;
-      machine.api->abort_generation(machine.object);
-    }
-    machine.worker.join();
-  }
+  machine.worker.join();
   const int status = machine.api->destroy(machine.object);
   if (status != 0) return status;
   machine.object = nullptr;
@@ -494,7 +470,7 @@ void q3a_free_run(q3a_run *handle) {
   Machine &machine = *handle->run->machine;
   if (machine.forked()) return;
   cancel(handle->run);
-  forget(machine, *handle->run);
+  forget(handle->run);
   delete handle;
 }
 
