@@ -57,6 +57,7 @@ class Contract(RuleBasedStateMachine):
         if hasattr(self, "engine"):
             self.engine.close()
             for expected in self.open:  # every run ends, also when the object is gone
+                expected.cancelled = True
                 self.check_end(expected)
 
     def expected_ids(self, length: int, limit: int) -> list[int | None]:

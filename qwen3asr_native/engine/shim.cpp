@@ -108,8 +108,10 @@ void Run::end(int64_t time_ns, int status, const char *message, const chatllm_as
   {
     std::lock_guard<std::mutex> lock(mutex);
     if (ended) return;
+    timings = {};
+    timings.size = sizeof timings;
+    if (status == 0 && cancelled) timings.finish = CHATLLM_ASR_FINISH_ABORT;  // it may never have begun
     if (measured != nullptr) {
-      timings = {};
       std::memcpy(&timings, measured, std::min<size_t>(measured->size, sizeof timings));
     }
     if (lost && status == 0) status = CHATLLM_ASR_NO_MEMORY;
@@ -258,7 +260,9 @@ void forget(const std::shared_ptr<Run> &run) {
     std::lock_guard<std::mutex> lock(machine.mutex);
     if (machine.runs.erase(run) > 0) std::swap(engine, run->engine);
   }
-  if (engine != nullptr) machine.api->asr_release(engine);
+  if (engine == nullptr) return;
+  machine.api->asr_release(engine);
+  run->end(platform::now_ns(), 0, nullptr);  // for who waits: the engine says nothing more
 }
 
 // Ends what begin() has begun: the machine may be destroyed from then on.
