@@ -538,7 +538,9 @@ def test_threads_that_do_everything_at_once(model_file: Path, endless: Endless, 
     assert failures == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finalizer: Python drops it
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # in a finalizer: Python drops it
 @pytest.mark.parametrize("seed", range(3))
 def test_an_interruption_at_any_line_neither_hangs_nor_locks_the_model(
     model: Model, tone: np.ndarray, seed: int

@@ -66,7 +66,12 @@ def test_prefill_logits(
     exact: Model, golden: Path, name: str, clip: str, language: str | None, context: str, mode: str
 ) -> None:
     reference = np.load(golden / f"{name}.npz")[f"{mode}_logits"]
-    assert relative_rms(exact.prefill_logits(golden / clip, language, context=context, attention=mode), reference) < LIMIT
+    assert (
+        relative_rms(
+            exact.prefill_logits(golden / clip, language, context=context, attention=mode), reference
+        )
+        < LIMIT
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
