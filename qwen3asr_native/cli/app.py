@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import Qwen3AsrError
 from . import epilog, signals
 from .command import SETTINGS, Group
-from .terminal import discard_output, note, prepare_streams, print_line, report
+from .terminal import discard_output, note, prepare_streams, print_line, print_log, report
 
 NAME = "qwen3asr"
 INTERRUPTED = 130
@@ -157,6 +157,7 @@ def _run(arguments: list[str]) -> int:
 def main() -> None:
     """Entry point of the program."""
     prepare_streams()
+    print_log()
     from .completion import complete
 
     complete(app)

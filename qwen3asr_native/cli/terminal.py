@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import ArgumentError
+from ..log import logger
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +51,19 @@ def safe(text: str) -> str:
 def note(message: str) -> None:
     """A line on standard error."""
     print(safe(message), file=sys.stderr, flush=True)
+
+
+class _Notes(logging.Handler):
+    """What the library logs, as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"qwen3asr: {record.getMessage()}")
+
+
+def print_log() -> None:
+    """From now on what the library logs is printed on standard error."""
+    logger.addHandler(_Notes())
+    logger.propagate = False
 
 
 def report(error: BaseException) -> None:

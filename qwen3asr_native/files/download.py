@@ -11,12 +11,12 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, NamedTuple
 
 from ..errors import DownloadError
+from ..log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def download(
     Args:
         model: An entry of ``qwen3asr_native.hub.KNOWN_MODELS``.
         folder: Where to put it; None takes ``qwen3asr_native.hub.cache_folder``.
-        announce: Gets one sentence with the number of bytes before they start; None prints it on standard error.
+        announce: Gets one sentence with the number of bytes before they start; None logs it.
 
     Raises:
         DownloadError: The hub cannot be reached, does not have it, sent something else, or the disk is full.
@@ -64,14 +64,10 @@ def download(
     paths = [target / file.name if model.is_checkpoint else target for file in files]
     wanted = [(file, path) for file, path in zip(files, paths) if not path.is_file()]
     if wanted:
-        (announce or _print)(_announcement(model, wanted, target))
+        (announce or logger.warning)(_announcement(model, wanted, target))
     for file, path in wanted:
         _fetch(file, path)
     return target
-
-
-def _print(message: str) -> None:
-    print(f"qwen3asr: {message}", file=sys.stderr, flush=True)
 
 
 def _check_online(model: KnownModel) -> None:

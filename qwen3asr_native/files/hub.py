@@ -6,12 +6,12 @@ import atexit
 import json
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ModelFileError
+from ..log import logger
 from .architecture import is_aligner
 
 BUILT_IN_NAME = "qwen3-asr-mini-q8_0"
@@ -160,13 +160,13 @@ def check_transcribes(path_or_name: str | os.PathLike[str]) -> None:
 
 
 def announce_built_in() -> None:
-    """Says once in a process, on standard error, that the built-in model is at work."""
+    """Logs once in a process that the built-in model is at work: who wants another should know."""
     global _announced
     if not _announced:
         _announced = True
-        print(
-            f"qwen3asr: using the built-in mini model ({BUILT_IN_NAME}: spoken numbers only); name a model to use another",
-            file=sys.stderr,
+        logger.warning(
+            "using the built-in mini model (%s: spoken numbers only); name a model to use another",
+            BUILT_IN_NAME,
         )
 
 
