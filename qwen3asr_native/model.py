@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import arguments
 from . import audio as audio_input
 from .engine import ATTENTION, BATCH, Engine, Options
 from .errors import ArgumentError, Qwen3AsrError
@@ -17,7 +18,7 @@ from .many import transcribe_many
 from .stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     import numpy as np
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from .transcript import Transcript
 
     Method = TypeVar("Method", bound=Callable[..., Any])
-
-_MOST_TOKENS = (1 << 31) - 1
 
 
 def _by_name(*names: str) -> Callable[[Method], Method]:
@@ -98,6 +97,7 @@ class Model:
         batch: int = BATCH,
     ) -> None:
         if path_or_name is not None:
+            path_or_name = arguments.path(path_or_name, "the model")
             hub.check_transcribes(path_or_name)
         if path_or_name is not None and os.path.isfile(os.path.join(path_or_name, "config.json")):
             self._path = hub.quantized_copy(Path(path_or_name), dtype or "q8_0")
@@ -108,11 +108,11 @@ class Model:
             self._path = hub.resolve(path_or_name)
         self._engine = Engine(
             self._path,
-            threads=threads,
-            kernels=kernels,
-            library=library,
-            context_length=context_length,
-            batch=batch,
+            threads=arguments.threads(threads),
+            kernels=arguments.optional_text(kernels, "kernels"),
+            library=None if library is None else arguments.path(library, "library"),
+            context_length=arguments.optional_whole(context_length, "context_length"),
+            batch=arguments.whole(batch, "batch", 1, 256),
         )
         if path_or_name is None:
             hub.announce_built_in()
@@ -156,7 +156,7 @@ class Model:
         audio: AudioSource,
         language: str | None = None,
         *,
-        context: str = "",
+        context: str | Sequence[str] | None = "",
         script: str | None = None,
         itn: bool = False,
         max_new_tokens: int | None = None,
@@ -170,7 +170,7 @@ class Model:
             audio: Path, encoded bytes, binary file object, array [n] or [n, channels] with ``sample_rate``, or a pair
                 (array, sample rate); see ``qwen3asr_native.audio.load``.
             language: English name of the language to force; None detects it.
-            context: Text that helps recognition: names, terms, the topic.
+            context: Text that helps recognition: names, terms, the topic; a list of words is joined by commas.
             script: Chinese script to write: "zh-TW" or the name of an OpenCC configuration such as "s2t"; None keeps the
                 model's.
             itn: Write spoken Chinese numbers as digits.
@@ -206,7 +206,7 @@ class Model:
         audio: AudioSource,
         language: str | None = None,
         *,
-        context: str = "",
+        context: str | Sequence[str] | None = "",
         script: str | None = None,
         itn: bool = False,
         max_new_tokens: int | None = None,
@@ -219,15 +219,9 @@ class Model:
         Arguments and errors as for ``transcribe``. ``itn`` shapes the transcript only: digits cannot be written
         before the number has ended.
         """
-        if not 1.0 <= chunk_seconds <= audio_input.MAX_SECONDS:
-            raise ArgumentError(
-                f"chunk_seconds must be from 1 to {audio_input.MAX_SECONDS:.0f}, not {chunk_seconds}"
-            )
-        if max_new_tokens is not None and not (
-            isinstance(max_new_tokens, int) and 1 <= max_new_tokens <= _MOST_TOKENS
-        ):
-            raise ArgumentError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens}")
-        options = self._options(language, context, attention)._replace(max_new_tokens=max_new_tokens)
+        chunk_seconds = arguments.number(chunk_seconds, "chunk_seconds", 1, audio_input.MAX_SECONDS)
+        options = self._options(language, context, attention, max_new_tokens)
+        script, itn = arguments.optional_text(script, "script"), arguments.truth(itn, "itn")
         pieces = audio_input.pieces(audio, sample_rate, chunk_seconds)
         return Stream(self._engine, pieces, options, script, itn)
 
@@ -274,7 +268,7 @@ class Model:
         audio: AudioSource,
         language: str | None = None,
         *,
-        context: str = "",
+        context: str | Sequence[str] | None = "",
         attention: str = "window",
         sample_rate: int | None = None,
     ) -> NDArray[np.float32]:
@@ -284,14 +278,12 @@ class Model:
         with self._engine.turn() as session:
             return session.prefill_logits(pcm, options)
 
-    def _options(self, language: str | None, context: str, attention: str) -> Options:
-        if attention not in ATTENTION:
-            raise ArgumentError(f"attention must be 'window' or 'full', not {attention!r}")
-        if "\0" in context or not _is_unicode(context):
-            raise ArgumentError("the context must not hold zero characters or bytes that are not UTF-8")
-        return Options(self._engine.check_language(language), context, None, attention)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates, which stand for undecodable bytes of a command line."""
-    return text == text.encode("utf-8", "ignore").decode("utf-8")
+    def _options(
+        self, language: object, context: object, attention: object, max_new_tokens: object = None
+    ) -> Options:
+        return Options(
+            language=self._engine.check_language(arguments.language(language)),
+            context=arguments.context(context),
+            max_new_tokens=arguments.optional_whole(max_new_tokens, "max_new_tokens"),
+            attention=arguments.choice(attention, "attention", ATTENTION),
+        )

@@ -330,6 +330,13 @@ def test_an_unknown_language_is_named_with_the_known_ones(model: Model, tone: np
         ({"context": "a\0b"}, "context"),
         ({"context": "a\udc80b"}, "context"),
         ({"language": "Chi\0nese"}, "language"),
+        ({"language": ["Chinese", "English"]}, "language"),
+        ({"language": 7}, "language"),
+        ({"context": 3}, "context"),
+        ({"chunk_seconds": None}, "chunk_seconds"),
+        ({"chunk_seconds": "30"}, "chunk_seconds"),
+        ({"itn": "no"}, "itn"),
+        ({"script": 1}, "script"),
     ],
 )
 def test_an_impossible_option_is_named(
@@ -339,12 +346,34 @@ def test_an_impossible_option_is_named(
         model.transcribe(tone, sample_rate=16000, **arguments)  # type: ignore[arg-type]
 
 
+def test_a_context_may_be_a_list_of_words_or_none_and_numbers_may_be_numpys(
+    model: Model, tone: np.ndarray
+) -> None:
+    for context, same in ((["PostgreSQL", "Taipei"], "PostgreSQL, Taipei"), (None, "")):
+        first, second = (
+            model.transcribe(tone, sample_rate=16000, context=each, max_new_tokens=np.int64(5))  # type: ignore[arg-type]
+            for each in (context, same)
+        )
+        assert [token.logprob for token in first.tokens] == [token.logprob for token in second.tokens]
+
+
 def test_impossible_settings_of_a_model_are_named(model_file: Path) -> None:
     for threads in (0, -1, 1.5, True):
         with pytest.raises(ArgumentError, match="threads"):
             Model(model_file, threads=threads)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="sse9"):
         Model(model_file, kernels="sse9")
+    for settings, words in (
+        ({"kernels": "\ud800"}, "kernels"),
+        ({"batch": 0}, "batch"),
+        ({"context_length": "big"}, "context_length"),
+        ({"library": 3}, "library"),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            Model(model_file, **settings)
+    for path in (3, "", "x" * 5000, b"\0"):
+        with pytest.raises(Qwen3AsrError):
+            Model(path)  # type: ignore[arg-type]
 
 
 def test_threads_and_kernels_are_what_was_asked(model_file: Path) -> None:

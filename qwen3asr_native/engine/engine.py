@@ -203,13 +203,9 @@ def _start_words(
     plain: bool,
 ) -> list[str]:
     words = ["-m", os.fspath(model)]
-    numbers = [("-n", "threads", threads), ("-c", "context_length", context_length)]
-    if not plain:
-        numbers.append(("--batch", "batch", batch))
-    for option, name, value in numbers:
+    numbers = [("-n", threads), ("-c", context_length), ("--batch", None if plain else batch)]
+    for option, value in numbers:
         if value is not None:
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"{name} must be a whole number of at least 1, not {value!r}")
             words += [option, str(value)]
     if kernels is not None:
         if plain:
