@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen3asr_native.assembly import SegmentReader, join
 from qwen3asr_native.audio import Piece
 from qwen3asr_native.engine import Event
-from qwen3asr_native.stream import _join, _SegmentReader
 
 PIECE = Piece(0, np.zeros(16000, np.float32))
 
 
 def read(chunks: list[bytes], forced: str | None = None, finish: str = "stop") -> list[str]:
-    reader = _SegmentReader(PIECE, None, forced)  # type: ignore[arg-type]
+    reader = SegmentReader(PIECE, forced)
     return [*(reader.feed(Event(0, 1, 0.0, False, chunk)) for chunk in chunks), reader.flush(finish)]
 
 
@@ -56,7 +56,7 @@ def test_a_forced_language_makes_everything_text_but_a_leading_tag() -> None:
 
 
 def test_pieces_are_joined_as_their_writing_wants() -> None:
-    assert _join(["one two", "three", "", "four"]) == "one two three four"
-    assert _join(["零九", "零零。", "七"]) == "零九零零。七"
-    assert _join(["서울", "부산"]) == "서울 부산"
-    assert _join(["", ""]) == ""
+    assert join(["one two", "three", "", "four"]) == "one two three four"
+    assert join(["零九", "零零。", "七"]) == "零九零零。七"
+    assert join(["서울", "부산"]) == "서울 부산"
+    assert join(["", ""]) == ""
