@@ -111,7 +111,7 @@ def test_a_signal_leaves_no_temporary_audio(
     process = start("transcribe", "--model", settings, "--library", library, SAMPLE, TMPDIR=str(temporary))
     assert process.stdout is not None
     process.stdout.read(5)
-    assert len(list(temporary.iterdir())) == 1
+    assert sys.platform == "linux" or len(list(temporary.iterdir())) == 1  # on Linux it never has a name
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
