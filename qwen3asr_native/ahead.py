@@ -35,7 +35,7 @@ class Ahead:
         self._pieces, self._options = pieces, options
         # The engine should have one more to begin with when one of its batch ends.
         self._most_under_way = engine.batch + 1
-        first = next(pieces)
+        first = next(pieces, None)
         self._call = engine.call()
         self._changed = threading.Condition(threading.RLock())
         self._ready: deque[tuple[Piece, Run]] = deque()
@@ -43,6 +43,9 @@ class Ahead:
         self.complete = False  # because there is nothing more
         self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
+        if first is None:  # all of them are known already
+            self._end(None, complete=True)
+            return
         try:
             self._submit(first)
             second = next(pieces, None)

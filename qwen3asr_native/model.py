@@ -6,6 +6,7 @@ import functools
 import os
 import warnings
 import weakref
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -213,16 +214,20 @@ class Model:
         sample_rate: int | None = None,
         attention: str = "window",
         chunk_seconds: float = audio_input.MAX_SECONDS,
+        skip: int = 0,
     ) -> Stream:
         """Begins to recognize speech; iterate the result for the tokens, see ``Stream``.
 
         Arguments and errors as for ``transcribe``. ``itn`` shapes the transcript only: digits cannot be written
-        before the number has ended.
+        before the number has ended. ``skip`` leaves out that many pieces at the beginning, which an earlier call has
+        recognized; the pieces of the same audio are the same.
         """
         chunk_seconds = arguments.number(chunk_seconds, "chunk_seconds", 1, audio_input.MAX_SECONDS)
         options = self._options(language, context, attention, max_new_tokens)
         script, itn = arguments.optional_text(script, "script"), arguments.truth(itn, "itn")
-        pieces = audio_input.pieces(audio, sample_rate, chunk_seconds)
+        pieces = islice(
+            audio_input.pieces(audio, sample_rate, chunk_seconds), arguments.whole(skip, "skip", 0), None
+        )
         return Stream(self._engine, pieces, options, script, itn)
 
     def transcribe_many(

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import __version__
 from ..errors import ArgumentError, AudioError, LanguageError, Qwen3AsrError
+from ..job import FORMATS, Job, Recording, Source, find_sources, fingerprint, plan, render
 from . import command, epilog, signals
 from .command import argument, option
+from .progress import run_job
 from .terminal import note, print_json, print_table, print_text, report, safe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from ..model import Model
     from ..stream import Stream
-    from ..transcript import Timings, Transcript
+    from ..transcript import Segment, Timings, Transcript
 
 
 @command.command(
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
         "qwen3asr transcribe --model models/qwen3-asr-0.6b-q4_0.bin --script zh-TW --itn talk.mp3",
         "qwen3asr transcribe --language English --context 'PostgreSQL, Taipei' --timings talk.flac",
         "qwen3asr transcribe --json *.wav > talks.jsonl",
+        "qwen3asr transcribe --recursive --format txt,json --output-dir texts --resume recordings",
         "qwen3asr transcribe - < talk.ogg",
         statuses={"1": "at least one file, or the model, cannot be used; standard error says why"},
     )
@@ -36,7 +41,8 @@ if TYPE_CHECKING:
     metavar="FILE...",
     nargs=-1,
     required=True,
-    help="Audio files (WAV, FLAC, Ogg, MP3) of any rate; - reads standard input.",
+    help="Audio files (WAV, FLAC, Ogg, MP3) of any rate, patterns such as 'talks/*.mp3', folders with --recursive; - reads "
+    "standard input.",
 )
 @command.model
 @option(
@@ -56,7 +62,29 @@ if TYPE_CHECKING:
 @command.threads
 @command.context_length
 @option("--timings", is_flag=True, help="Print the time of each stage on standard error.")
-@option("--json", "as_json", is_flag=True, help="Print one JSON object for each file, on a line.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object for each file, on a line, with tokens and times.",
+)
+@option(
+    "--format",
+    "-f",
+    "formats",
+    multiple=True,
+    metavar="FORMAT",
+    help=f"What to write: {', '.join(FORMATS)}; several by commas or repeated. Default: by the suffix of --output, or txt.",
+)
+@option("--output", "-o", metavar="FILE", help="File to write to, in place of standard output.")
+@option("--output-dir", "-d", metavar="DIR", help="Folder to write to: a file for each recording and format.")
+@option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@option(
+    "--resume",
+    is_flag=True,
+    help="Go on where an earlier run of the same command ended, and keep the outputs that are whole.",
+)
+@option("--recursive", "-r", is_flag=True, help="Take the recordings in folders, and in the folders in them.")
 @option("--no-names", is_flag=True, help="With several files: do not begin each line with the file's name.")
 @command.count("--max-new-tokens", help="Limit of tokens; default: from the length of the audio.")
 @option(
@@ -80,19 +108,41 @@ def transcribe(
     context_length: int | None,
     timings: bool,
     as_json: bool,
+    formats: tuple[str, ...],
+    output: str | None,
+    output_dir: str | None,
+    overwrite: bool,
+    resume: bool,
+    recursive: bool,
     no_names: bool,
     max_new_tokens: int | None,
     chunk_seconds: float,
     kernels: str | None,
     library: str | None,
 ) -> None:
-    """Print what is said in audio files, while it is being recognized.
+    """Print what is said in audio files, while it is being recognized, or write it to files.
 
     A file that cannot be read is reported, the others still run. Ctrl-C prints what there is. With several files a line
     begins with the file's name and a tab.
+
+    With --output or --output-dir, files are written as segments are finished, and are complete at every moment. A journal
+    beside them keeps what is done: after a crash or Ctrl-C, the same command with --resume goes on from there.
     """
+    wanted = [name for value in formats for name in value.lower().split(",") if name]
+    in_files = output is not None or output_dir is not None
+    _check_combination(in_files, as_json, wanted, overwrite or resume, timings)
+    sources, good = _sources(files, recursive)
+    targets = plan(sources, wanted, output, output_dir) if in_files else []
     from ..model import Model
 
+    options: dict[str, Any] = {
+        "language": language,
+        "context": context,
+        "script": script,
+        "itn": itn,
+        "max_new_tokens": max_new_tokens,
+        "chunk_seconds": chunk_seconds,
+    }
     opened = Model(
         model,
         dtype=dtype,
@@ -102,26 +152,69 @@ def transcribe(
         context_length=context_length,
     )
 
-    def begin(file: str) -> Stream:
-        return opened.stream(
-            _standard_input() if file == "-" else file,
-            language,
-            context=context,
-            script=script,
-            itn=itn,
-            max_new_tokens=max_new_tokens,
-            chunk_seconds=chunk_seconds,
-        )
+    def begin(source: Source, skip: int = 0) -> Stream:
+        audio = _standard_input() if source.is_standard_input else source.name
+        return opened.stream(audio, skip=skip, **options)
 
-    names = len(files) > 1 and not as_json and not no_names
     try:
-        # In a list: the files after a bad one still run.
-        good = [_transcribe_file(file, begin, names, as_json, itn, timings) for file in files]
+        if in_files:
+            identity = {**options, **_identity(opened), "library": library}
+            job = Job(
+                targets,
+                begin,
+                identity,
+                resume=resume,
+                overwrite=overwrite,
+                ahead=0 if library else 7,
+            )
+            good = run_job(job, sources) and good
+        else:
+            printer = Printer(
+                wanted[0] if wanted else None, as_json, len(sources) > 1 and not no_names, itn, timings
+            )
+            for source in sources:
+                good = printer.transcribe(source, begin) and good
     finally:
         with signals.holding():
             opened.close()
-    if not all(good):
+    if not good:
         raise click.exceptions.Exit(1)
+
+
+def _check_combination(in_files: bool, as_json: bool, formats: list[str], again: bool, timings: bool) -> None:
+    if as_json and (formats or in_files):
+        raise click.UsageError(
+            "--json prints; to write files, or without tokens and times, use --format json"
+        )
+    if in_files and timings:
+        raise click.UsageError("--timings goes with text that is printed; the summary says how fast it was")
+    if not in_files and again:
+        raise click.UsageError("--resume and --overwrite are about files; give --output or --output-dir")
+    if not in_files and len(formats) > 1:
+        raise click.UsageError("several formats are written to files; give --output-dir")
+
+
+def _sources(names: tuple[str, ...], recursive: bool) -> tuple[list[Source], bool]:
+    """The recordings; False when there is something else among the names, which is said."""
+    sources, good = [], True
+    for source, sentence in find_sources(names, recursive):
+        if source is not None:
+            sources.append(source)
+        else:
+            note(f"qwen3asr: {sentence}")
+            good = False
+    return sources, good
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    """What tells two models, or two ways to compute, apart."""
+    info = model.info
+    return {
+        "package": __version__,
+        "model": fingerprint(info["path"]) if "path" in info else None,
+        "kernels": info.get("kernels"),
+        "context_length": info.get("context_length"),
+    }
 
 
 def _sensible_threads(wanted: int | None) -> int | None:
@@ -140,30 +233,54 @@ def _standard_input() -> Any:
     return sys.stdin.buffer
 
 
-def _transcribe_file(
-    file: str, begin: Callable[[str], Stream], named: bool, as_json: bool, whole: bool, timings: bool
-) -> bool:
-    """Prints one transcription; False, and a sentence on standard error, when it fails."""
-    try:
-        stream = begin(file)
-        with signals.stopping(stream.abort), stream:
-            transcript = _print_json(stream, file) if as_json else _print_text(stream, file, named, whole)
-    except (ArgumentError, LanguageError):
-        raise  # no file can do better
-    except Qwen3AsrError as error:
-        if signals.caught() is None:
-            report(error)
-        if as_json:
-            print_json({**_named(file), "error": str(error)})
-        return False
-    if signals.caught() is not None:
-        raise signals.Interrupted
-    said = incomplete(transcript)
-    if said:
-        note(f"qwen3asr: '{file}': {said}")
-    if timings:
-        _print_timings(transcript.timings)
-    return True
+class Printer:
+    """Prints recordings on standard output, one after the other."""
+
+    def __init__(self, kind: str | None, as_json: bool, named: bool, whole: bool, timings: bool) -> None:
+        self._kind, self._as_json, self._named, self._whole, self._timings = (
+            kind,
+            as_json,
+            named,
+            whole,
+            timings,
+        )
+
+    def transcribe(self, source: Source, begin: Callable[[Source], Stream]) -> bool:
+        """Prints one; False, and a sentence on standard error, when it fails."""
+        try:
+            stream = begin(source)
+            with signals.stopping(stream.abort), stream:
+                transcript = self._print(stream, source)
+        except (ArgumentError, LanguageError):
+            raise  # no file can do better
+        except Qwen3AsrError as error:
+            if signals.caught() is None:
+                report(error)
+            if self._as_json:
+                print_json({**_named(source.name), "error": str(error)})
+            return False
+        if signals.caught() is not None:
+            raise signals.Interrupted
+        said = incomplete(transcript.segments, transcript.finish)
+        if said:
+            note(f"qwen3asr: '{source.name}': {said}")
+        if self._timings:
+            _print_timings(transcript.timings)
+        return True
+
+    def _print(self, stream: Stream, source: Source) -> Transcript:
+        if self._as_json:
+            return _print_json(stream, source.name)
+        if self._kind in (None, "txt"):
+            return _print_text(stream, source.name, self._named, self._whole)
+        try:
+            stream.finish()
+        finally:
+            stream.close()
+            if stream.has_transcript:
+                recording = Recording(source, list(stream.transcript.segments))
+                print_text(render(str(self._kind), [recording], joint=self._named))
+        return stream.transcript
 
 
 #: How an answer ended that did not end by itself.
@@ -175,17 +292,17 @@ _ENDS = {
 }
 
 
-def incomplete(transcript: Transcript) -> str | None:
-    """What is wrong with a text whose parts did not all end by themselves; None when they did."""
-    found = [(segment.finish, segment) for segment in transcript.segments if segment.finish in _ENDS]
-    if transcript.finish in _ENDS and transcript.finish not in [finish for finish, _ in found]:
-        return _ENDS[transcript.finish]
+def incomplete(segments: Sequence[Segment], finish: str | None) -> str | None:
+    """What is wrong with a text whose segments did not all end by themselves; None when they did."""
+    found = [segment for segment in segments if segment.finish in _ENDS]
+    if finish in _ENDS and finish not in [segment.finish for segment in found]:
+        return f"{_ENDS[finish]} ({finish})"
     if not found:
         return None
-    finish, segment = found[0]
-    where = f" at {segment.start:.1f} s" if len(transcript.segments) > 1 else ""
+    first = found[0]
+    where = f" at {first.start:.1f} s" if len(segments) > 1 else ""
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    return f"{_ENDS[str(finish)]} ({finish}{where}{more})"
+    return f"{_ENDS[str(first.finish)]} ({first.finish}{where}{more})"
 
 
 def _print_text(stream: Stream, file: str, named: bool, whole: bool) -> Transcript:
@@ -220,7 +337,7 @@ def _print_json(stream: Stream, file: str) -> Transcript:
         stream.close()
         if stream.has_transcript:
             transcript = stream.transcript
-            complete = incomplete(transcript) is None
+            complete = incomplete(transcript.segments, transcript.finish) is None
             print_json({**_named(file), **transcript.to_dict(), "complete": complete})
     return stream.transcript
 
