@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from .errors import ArgumentError, LanguageError, Qwen3AsrError
 from .assembly import join
+from .errors import ArgumentError, LanguageError, Qwen3AsrError
 from .transcript import Segment, Timings, Word
 
 #: What can be written; the name is the suffix of the file too.
@@ -99,7 +99,7 @@ def find_sources(names: Iterable[str], recursive: bool = False) -> Iterator[tupl
         elif glob.has_magic(name) and not os.path.lexists(name):
             found = sorted(glob.glob(name, recursive=True))
             if not found:
-                yield None, f"'{name}' matches no file"
+                yield None, f"'{name}' does not exist, and no file matches it as a pattern"
             for one in found:
                 if os.path.isdir(one):
                     if recursive:
@@ -339,7 +339,7 @@ class Job:
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        targets: Iterable[Target],
         begin: Callable[[Source, int], Work],
         identity: Mapping[str, Any],
         *,
@@ -446,7 +446,7 @@ class Job:
                 raise item.error
             if item.work is not None:
                 self._recognize(item, item.work)
-            if self._stopped and item.work is not None:
+            if self._stopped and not recording.whole:  # perhaps before it was begun, or between two segments
                 return
             item.opened.finish(recording)
         except (ArgumentError, LanguageError):
