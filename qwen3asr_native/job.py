@@ -97,10 +97,8 @@ def find_sources(names: Iterable[str], recursive: bool = False) -> Iterator[tupl
         elif os.path.isdir(name):
             yield from _of_folder(name, recursive)
         elif glob.has_magic(name) and not os.path.lexists(name):
-            found = sorted(glob.glob(name, recursive=True))
-            if not found:
-                yield None, f"'{name}' does not exist, and no file matches it as a pattern"
-            for one in found:
+            # Nothing matches: then it is the name of a file that does not exist, which who opens it says.
+            for one in sorted(glob.glob(name, recursive=True)) or [name]:
                 if os.path.isdir(one):
                     if recursive:
                         yield from _of_folder(one, recursive)

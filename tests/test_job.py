@@ -304,10 +304,7 @@ def test_folders_and_patterns_give_recordings_in_order(tmp_path: Path) -> None:
     found = list(
         find_sources([str(tmp_path / "talks" / "*.[mMw]*"), str(tmp_path / "x*"), "-", "nowhere.wav"])
     )
-    assert [source.place for source, _ in found if source] == ["a", "b", "stdin", "nowhere"]
-    assert [sentence for _, sentence in found if sentence] == [
-        f"'{tmp_path}/x*' does not exist, and no file matches it as a pattern"
-    ]
+    assert [source.place for source, _ in found if source] == ["a", "b", "x*", "stdin", "nowhere"]
     strange = tmp_path / "a[1].wav"
     strange.touch()
     assert next(find_sources([str(strange)]))[0] == Source(str(strange), "a[1]")
