@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class Qwen3AsrError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Its sentence can be printed and sent anywhere: what is no Unicode in a name
+    that it quotes is written as an escape."""
+
+    def __init__(self, *sentences: object) -> None:
+        super().__init__(*(_printable(item) if isinstance(item, str) else item for item in sentences))
+
+
+def _printable(sentence: str) -> str:
+    return sentence.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class ModelFileError(Qwen3AsrError):

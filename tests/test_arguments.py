@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qwen3asr_native import ArgumentError, arguments
+from qwen3asr_native import ArgumentError, AudioError, ModelFileError, OutOfMemoryError, arguments
 
 
 def test_the_context_may_be_missing_a_text_or_a_list_of_words() -> None:
@@ -104,3 +105,11 @@ def test_a_value_that_cannot_be_shown_is_named_by_its_type() -> None:
     with pytest.raises(ArgumentError) as caught:
         arguments.whole("9" * 10_000, "batch")
     assert len(str(caught.value)) < 200
+
+
+def test_the_sentence_of_an_error_can_be_encoded_whatever_name_it_quotes() -> None:
+    for kind in (AudioError, ModelFileError, OutOfMemoryError, ArgumentError):
+        sentence = str(kind("'caf\udce9\ud800.wav' does not exist"))
+        assert sentence.encode() == rb"'caf\udce9\ud800.wav' does not exist"
+    assert str(AudioError()) == ""
+    assert pickle.loads(pickle.dumps(AudioError("'\udce9'"))).args == (r"'\udce9'",)
