@@ -163,7 +163,7 @@ class Model:
         max_new_tokens: int | None = None,
         sample_rate: int | None = None,
         attention: str = "window",
-        chunk_seconds: float = audio_input.MAX_SECONDS,
+        chunk_seconds: float = audio_input.PIECE_SECONDS,
     ) -> Transcript:
         """Recognizes speech.
 
@@ -178,8 +178,8 @@ class Model:
             max_new_tokens: Limit of tokens for each piece; None derives one from the length of the audio.
             sample_rate: Hz, for arrays.
             attention: Encoder attention: "window" (8 s, as trained and as vLLM computes) or "full".
-            chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s. The pieces are
-                computed several at a time.
+            chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s. Pieces are
+                shorter where the context of the model asks for it, and are computed several at a time.
 
         Raises:
             AudioError: The audio is missing, empty, not audio, or holds NaN.
@@ -213,7 +213,7 @@ class Model:
         max_new_tokens: int | None = None,
         sample_rate: int | None = None,
         attention: str = "window",
-        chunk_seconds: float = audio_input.MAX_SECONDS,
+        chunk_seconds: float = audio_input.PIECE_SECONDS,
         skip: int = 0,
     ) -> Stream:
         """Begins to recognize speech; iterate the result for the tokens, see ``Stream``.
@@ -225,10 +225,15 @@ class Model:
         chunk_seconds = arguments.number(chunk_seconds, "chunk_seconds", 1, audio_input.MAX_SECONDS)
         options = self._options(language, context, attention, max_new_tokens)
         script, itn = arguments.optional_text(script, "script"), arguments.truth(itn, "itn")
-        pieces = islice(
-            audio_input.pieces(audio, sample_rate, chunk_seconds), arguments.whole(skip, "skip", 0), None
+        fit = audio_input.seconds_that_fit(
+            self._engine.info.get("context_length") or 65536, options.context, options.max_new_tokens
         )
-        return Stream(self._engine, pieces, options, script, itn)
+        most = min(chunk_seconds, max(fit - 5, fit / 1.5))  # a cut may lie 5 s, or half of it, later
+        notes: list[str] = []
+        pieces = islice(
+            audio_input.pieces(audio, sample_rate, most, notes=notes), arguments.whole(skip, "skip", 0), None
+        )
+        return Stream(self._engine, pieces, options, script, itn, notes=notes)
 
     def transcribe_many(
         self, audios: Iterable[AudioSource], language: str | None = None, **options: Any

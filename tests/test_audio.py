@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3asr_native import AudioError
-from qwen3asr_native.audio import SAMPLE_RATE, load, pieces, split
+from qwen3asr_native.audio import SAMPLE_RATE, load, pieces, seconds_that_fit, split
 
 
 def encoded(samples: np.ndarray, rate: int = SAMPLE_RATE, **how: str) -> bytes:
@@ -238,3 +238,16 @@ print(samples, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     samples, growth_kb = map(int, done.stdout.split())
     assert samples == 3600 * SAMPLE_RATE
     assert growth_kb < 40_000
+
+
+@given(st.integers(200, 70_000), st.text(max_size=60), st.one_of(st.none(), st.integers(1, 2000)))
+@settings(deadline=None)
+def test_audio_that_fits_leaves_room_for_its_answer(
+    context_length: int, context: str, max_new_tokens: int | None
+) -> None:
+    seconds = seconds_that_fit(context_length, context, max_new_tokens)
+    assert seconds >= 1
+    if seconds > 1:
+        audio_tokens = 13 * seconds
+        answer = audio_tokens if max_new_tokens is None else min(audio_tokens, max_new_tokens)
+        assert 64 + len(context.encode()) + audio_tokens + answer <= context_length + 1e-6

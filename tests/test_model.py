@@ -609,3 +609,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_pieces_follow_the_context_of_the_model() -> None:
+    """The pieces were once cut without asking what the model can take: 'the prompt does not fit the context'."""
+    noise = np.random.default_rng(0).normal(size=16000 * 40).astype(np.float32) * 0.05
+    with Model(context_length=400) as small:
+        result = small.transcribe(noise, sample_rate=16000, context="numbers", max_new_tokens=300)
+        assert len(result.segments) >= 3
+        assert result.segments[-1].end == 40.0
+        assert max(segment.end - segment.start for segment in result.segments) * 26 < 400 - 64 - 7

@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     "--chunk-seconds",
     type=click.FloatRange(1, 1200),
     metavar="SECONDS",
-    default=1200.0,
+    default=30.0,
     help="Cut longer audio near this length, where it is quiet.",
 )
 @command.kernels
