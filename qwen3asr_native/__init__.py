@@ -32,9 +32,9 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         Qwen3AsrError,
     )
+    from .live import Live, Update
     from .model import Model
-    from .stream import Stream
-    from .transcript import Segment, Timings, Token, Transcript
+    from .transcript import Segment, Timings, Token, Transcript, Word
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ __all__ = [
     "ForkedError",
     "LanguageError",
     "LibraryError",
+    "Live",
     "Model",
     "ModelBusyError",
     "ModelClosedError",
@@ -61,6 +62,8 @@ __all__ = [
     "Timings",
     "Token",
     "Transcript",
+    "Update",
+    "Word",
     "__version__",
     "engine_version",
     "inspect_model",
@@ -70,13 +73,14 @@ __all__ = [
 # Module -> its names above. Every name of __all__ is in one of them.
 _HOMES = {
     "engine": ("engine_version", "inspect_model", "kernel_sets"),
+    "live": ("Live", "Update"),
     "model": ("Model",),
     "stream": ("Stream",),
-    "transcript": ("Segment", "Timings", "Token", "Transcript"),
+    "transcript": ("Segment", "Timings", "Token", "Transcript", "Word"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 # These can be reached as attributes without an import of their own.
-_MODULES = ("audio", "engine", "errors", "files", "model", "stream", "text", "transcript")
+_MODULES = ("audio", "engine", "errors", "files", "live", "model", "stream", "text", "transcript")
 
 
 def __getattr__(name: str) -> Any:

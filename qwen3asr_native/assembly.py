@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import NamedTuple, Protocol
 
 from .audio import SAMPLE_RATE, Piece
@@ -75,6 +75,14 @@ class Assembly:
         """A whole text in the wanted script."""
         converter = self._active_converter(language)
         return converter.convert(text) if converter else text
+
+    def forget_tokens(self) -> Segment:
+        """The last segment, without its tokens: hours of live speech must not grow by them."""
+        last = self.done[-1]
+        segment = replace(last.segment, tokens=())
+        self.done[-1] = last._replace(segment=segment)
+        self.tokens.clear()
+        return segment
 
     @property
     def text(self) -> str:

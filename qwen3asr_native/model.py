@@ -15,6 +15,7 @@ from . import audio as audio_input
 from .engine import ATTENTION, BATCH, Engine, Options
 from .errors import ArgumentError, Qwen3AsrError
 from .files import hub
+from .live import Live
 from .many import transcribe_many
 from .stream import Stream
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .audio import AudioSource
+    from .live import Update
     from .transcript import Transcript
 
     Method = TypeVar("Method", bound=Callable[..., Any])
@@ -255,6 +257,47 @@ class Model:
         """
         return transcribe_many(
             lambda audio: self.stream(audio, language, **options), audios, self._engine.batch
+        )
+
+    def live(
+        self,
+        language: str | None = None,
+        *,
+        context: str | Sequence[str] | None = "",
+        chunk: float = 1.0,
+        script: str | None = None,
+        itn: bool = False,
+        agreed_only: bool = True,
+        on_update: Callable[[Update], None] | None = None,
+    ) -> Live:
+        """Begins to recognize speech that is being said; see ``Live``.
+
+        Any number of live sessions, transcriptions and streams work on one model at a time.
+
+        Args:
+            language: As for ``transcribe``.
+            context: As for ``transcribe``.
+            chunk: Seconds of new audio from one hypothesis to the next, 0.2 to 10; longer by itself when the machine is
+                too slow.
+            script: As for ``transcribe``.
+            itn: As for ``transcribe``; digits are written when an utterance has ended.
+            agreed_only: Whether ``Update.tail`` holds only what two hypotheses in a row agree on; else all of the last.
+            on_update: Called with each update, on the session's thread; then iterating gives none.
+
+        Raises:
+            LanguageError, ArgumentError, ModelClosedError, ForkedError: As for ``transcribe``.
+            LibraryError: A library with only chatllm.cpp's own API has no live speech.
+        """
+        options = self._options(language, context, "window")
+        self._engine.require_additions()
+        return Live(
+            self._engine,
+            options,
+            chunk=arguments.number(chunk, "chunk", 0.2, 10),
+            script=arguments.optional_text(script, "script"),
+            itn=arguments.truth(itn, "itn"),
+            agreed_only=arguments.truth(agreed_only, "agreed_only"),
+            on_update=on_update,
         )
 
     def log_mel(self, audio: AudioSource, *, sample_rate: int | None = None) -> NDArray[np.float32]:

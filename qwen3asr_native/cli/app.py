@@ -21,6 +21,7 @@ INTERRUPTED = 130
 #: Command -> the module of this package with the function of that name. One line here adds a command.
 COMMANDS = {
     "transcribe": "transcribe",
+    "live": "live",
     "info": "models",
     "itn": "itn",
     "models": "models",

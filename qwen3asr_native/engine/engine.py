@@ -113,17 +113,21 @@ class Engine:
             self._calls.add(call)
         return call
 
+    def require_additions(self) -> Backend:
+        """The open engine, which has our additions to the API. Raises LibraryError, ModelClosedError, ForkedError."""
+        backend = self.backend
+        if not backend.has_additions:
+            raise LibraryError(
+                "the library has only chatllm.cpp's own API, which has neither intermediate results nor live speech"
+            )
+        return backend
+
     @contextmanager
     def turn(self) -> Iterator[Session]:
         """The session for a call that has no events. Raises LibraryError for a library without our additions."""
         self.backend  # noqa: B018 - a lock that a fork has copied would never be free
         with self._turn:
-            backend = self.backend
-            if not backend.has_additions:
-                raise LibraryError(
-                    "the library has only chatllm.cpp's own API, which does not give intermediate results"
-                )
-            yield backend.session
+            yield self.require_additions().session
 
     def abort(self) -> None:
         """Stops every call that is under way; from any thread."""

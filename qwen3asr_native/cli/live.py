@@ -1,0 +1,214 @@
+"""The command ``qwen3asr live``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import AudioError, Qwen3AsrError
+from . import command, epilog, signals
+from .command import argument, option
+from .terminal import print_json, print_line
+
+if TYPE_CHECKING:
+    from ..live import Live
+
+_BLOCK_SECONDS = 0.1
+
+
+@command.command(
+    epilog=epilog.closing(
+        "qwen3asr live                                               # the microphone, until Ctrl-C",
+        "qwen3asr live --script zh-TW --itn talk.wav --realtime       # a file, as fast as it was spoken",
+        "arecord -q -f S16_LE -r 16000 -t raw | qwen3asr live -       # raw samples from another program",
+        "qwen3asr live --json talk.wav > updates.jsonl",
+    )
+)
+@argument(
+    "source",
+    metavar="[FILE]",
+    required=False,
+    help="Audio file; - reads raw 16-bit mono samples from standard input. Without it: the microphone.",
+)
+@command.model
+@option("--language", "-l", help="Force a language by its English name; default: detect.")
+@option(
+    "--context", default="", show_default=False, help="Text that helps recognition: names, terms, the topic."
+)
+@option("--script", help="Chinese script to write: zh-TW, or an OpenCC configuration such as s2t.")
+@option("--itn", is_flag=True, help="Write spoken Chinese numbers as digits.")
+@command.threads
+@command.kernels
+@option(
+    "--chunk",
+    type=click.FloatRange(0.2, 10),
+    metavar="SECONDS",
+    default=1.0,
+    help="New audio from one hypothesis to the next.",
+)
+@option("--rate", type=click.IntRange(1000, 384000), metavar="HZ", default=16000, help="Rate of raw samples.")
+@option("--device", help="Microphone: a number or a part of its name, as sounddevice knows it.")
+@option("--realtime", is_flag=True, help="Read the file as fast as it was spoken, not as fast as possible.")
+@option("--json", "as_json", is_flag=True, help="Print each update as a JSON object, on a line.")
+def live(
+    source: str | None,
+    model: str | None,
+    language: str | None,
+    context: str,
+    script: str | None,
+    itn: bool,
+    threads: int | None,
+    kernels: str | None,
+    chunk: float,
+    rate: int,
+    device: str | None,
+    realtime: bool,
+    as_json: bool,
+) -> None:
+    """Print what is said while it is being said.
+
+    Each utterance becomes a line when it has ended; on a terminal the line is there before, dimmed where it may still
+    change. Ctrl-C, or the end of the audio, prints the rest.
+    """
+    from ..model import Model
+
+    with Model(model, threads=threads, kernels=kernels) as opened:
+        session = opened.live(language, context=context, chunk=chunk, script=script, itn=itn)
+        feeder = _Feeder(session, lambda: _blocks(source, rate, device, realtime))
+        show = _print_updates if as_json else _show_on_terminal if sys.stdout.isatty() else _print_utterances
+        try:
+            with signals.stopping(feeder.stop):
+                show(session)
+        finally:
+            feeder.stop()
+        if signals.caught() is not None:
+            raise signals.Interrupted
+        feeder.raise_failure()
+
+
+class _Feeder:
+    """A thread that reads audio into a session, and finishes it at the end of the audio."""
+
+    def __init__(self, session: Live, blocks: Callable[[], Iterator[tuple[Any, int]]]) -> None:
+        self._session, self._blocks = session, blocks
+        self._stopping = threading.Event()
+        self._failure: Exception | None = None
+        threading.Thread(target=self._feed, name="qwen3asr audio", daemon=True).start()
+
+    def _feed(self) -> None:
+        try:
+            for samples, rate in self._blocks():
+                if self._stopping.is_set():
+                    return
+                self._session.feed(samples, rate)
+        except Exception as error:
+            self._failure = None if self._stopping.is_set() else error
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """No more audio is read; what was read is recognized, and the updates end with it."""
+        self._stopping.set()
+        with suppress(Qwen3AsrError):  # who reads the updates gets it
+            self._session.finish()
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def _blocks(source: str | None, rate: int, device: str | None, realtime: bool) -> Iterator[tuple[Any, int]]:
+    if source is None:
+        return _microphone(device)
+    if source == "-":
+        return _raw(sys.stdin.buffer, rate)
+    return _paced(_file(source)) if realtime else _file(source)
+
+
+def _raw(stream: Any, rate: int) -> Iterator[tuple[Any, int]]:
+    """16-bit samples as they come; a half one at the end is dropped."""
+    size, rest = 2 * int(rate * _BLOCK_SECONDS), b""
+    while block := stream.read1(size):
+        block, rest = rest + block, b""
+        if len(block) % 2:
+            block, rest = block[:-1], block[-1:]
+        yield block, rate
+
+
+def _file(path: str) -> Iterator[tuple[Any, int]]:
+    from ..audio import SAMPLE_RATE, pieces
+
+    for piece in pieces(path, None, 1.0):
+        for begin in range(0, len(piece.pcm), int(_BLOCK_SECONDS * SAMPLE_RATE)):
+            yield piece.pcm[begin : begin + int(_BLOCK_SECONDS * SAMPLE_RATE)], SAMPLE_RATE
+
+
+def _paced(blocks: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+    """As fast as it was spoken."""
+    due = time.monotonic()
+    for samples, rate in blocks:
+        due += len(samples) / rate
+        time.sleep(max(0.0, due - time.monotonic()))
+        yield samples, rate
+
+
+def _microphone(device: str | None) -> Iterator[tuple[Any, int]]:
+    from ..audio import SAMPLE_RATE
+
+    try:
+        import sounddevice
+    except ImportError:
+        raise AudioError(
+            'the microphone needs the package sounddevice: pip install "qwen3asr-native[live]"; or give a file, or - '
+            "for raw samples on standard input"
+        ) from None
+    except OSError as error:  # it is there, but not the library below it
+        raise AudioError(f"the microphone cannot be used: {error}") from None
+    chosen: int | str | None = int(device) if device is not None and device.isdigit() else device
+    try:
+        with sounddevice.InputStream(SAMPLE_RATE, 0, chosen, channels=1, dtype="int16") as microphone:
+            while True:
+                samples, _overflowed = microphone.read(int(_BLOCK_SECONDS * SAMPLE_RATE))
+                yield samples[:, 0], SAMPLE_RATE
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise AudioError(f"the microphone cannot be read: {error}") from None
+
+
+def _print_updates(session: Live) -> None:
+    for update in session:
+        print_json(asdict(update))
+
+
+def _print_utterances(session: Live) -> None:
+    for text, _tail in _utterances(session):
+        if text:
+            print_line(text)
+
+
+def _show_on_terminal(session: Live) -> None:
+    """The utterance that goes on in its place, what may change dimmed; above it those that have ended."""
+    from rich.console import Console
+    from rich.live import Live as Display
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    with Display(console=console, refresh_per_second=10, transient=True) as display:
+        for text, tail in _utterances(session):
+            if text:
+                console.print(Text(text))
+            display.update(Text(tail, style="dim"))
+
+
+def _utterances(session: Live) -> Iterator[tuple[str, str]]:
+    """For each update: what has become stable by it, and the tail."""
+    length = 0
+    for update in session:
+        text, length = update.stable[length:].strip(), len(update.stable)
+        yield text, update.tail
