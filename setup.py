@@ -6,6 +6,7 @@ No instruction-set flags: the engine picks its kernels at run time, so that one 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import sysconfig
@@ -31,6 +32,17 @@ if sys.platform == "darwin":
     LINK_FLAGS["unix"].append("-Wl,-exported_symbol,_PyInit__native")
 elif sys.platform.startswith("linux"):
     LINK_FLAGS["unix"].append("-Wl,--version-script=qwen3asr_native/_native.map")
+
+# The files that the engine reads come from strangers: what slips through its checks should not become more than a crash.
+HARDENING = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+if platform.machine() in ("x86_64", "AMD64") and sys.platform.startswith("linux"):
+    HARDENING.append("-fcf-protection=full")
+for flags in (C_FLAGS, CXX_FLAGS):
+    flags["unix"] += HARDENING
+    flags["msvc"] += ["/guard:cf"]
+LINK_FLAGS["msvc"].append("/guard:cf")
+if sys.platform.startswith("linux"):
+    LINK_FLAGS["unix"].append("-Wl,-z,relro,-z,now,-z,noexecstack")
 
 
 def processors() -> int:

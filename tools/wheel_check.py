@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -142,20 +143,37 @@ def check_wheel(wheel: Path) -> None:
         if strays:
             fail(f"{wheel.name} installs more than its package: {', '.join(strays)}")
         if sys.platform.startswith("linux"):
-            check_symbols(archive)
+            check_extension(archive)
     run(sys.executable, "-m", "abi3audit", "--strict", wheel)
     run(sys.executable, "-m", "twine", "check", "--strict", wheel)
 
 
-def check_symbols(wheel: zipfile.ZipFile) -> None:
+def check_extension(wheel: zipfile.ZipFile) -> None:
     extension = next(name for name in wheel.namelist() if EXTENSION.fullmatch(name))
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
-        file.write(wheel.read(extension))
+        content = wheel.read(extension)
+        file.write(content)
         file.flush()
-        lines = run("nm", "--dynamic", "--defined-only", "--format=posix", file.name).splitlines()
-    exported = {line.split()[0] for line in lines}
+        defined = run("nm", "--dynamic", "--defined-only", "--format=posix", file.name).splitlines()
+        imported = run("nm", "--dynamic", "--undefined-only", "--format=posix", file.name)
+        layout = run("readelf", "--wide", "--program-headers", "--dynamic", file.name)
+    exported = {line.split()[0] for line in defined}
     if exported != EXPORTS:
         fail(f"{extension} exports {', '.join(sorted(exported))}, but should {', '.join(sorted(EXPORTS))}")
+    hardened = {
+        "a stack protector": "__stack_chk_fail" in imported,
+        "fortified functions": "_chk" in imported.replace("__stack_chk", "")
+        or platform.libc_ver()[0] != "glibc",
+        "read-only relocations": "GNU_RELRO" in layout,
+        "symbols bound at its start": re.search(r"\(FLAGS(_1)?\).*\bNOW\b|BIND_NOW", layout) is not None,
+        "a stack without code": re.search(r"GNU_STACK.*\bRWE\b", layout) is None,
+    }
+    if platform.machine() == "x86_64":
+        # Not the note IBT: the linker drops it where the system's own start files lack it.
+        hardened["landing pads for indirect branches"] = b"\xf3\x0f\x1e\xfa" in content
+    lacking = [name for name, good in hardened.items() if not good]
+    if lacking:
+        fail(f"{extension} was built without {', '.join(lacking)}")
 
 
 def find_pythons() -> list[Path]:
