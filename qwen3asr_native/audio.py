@@ -503,6 +503,12 @@ def _channels_last(samples: NDArray[Any]) -> Pcm:
     return _unit_range(columns)
 
 
+def mono(samples: NDArray[Any]) -> Pcm:
+    """float32 [n] in [-1, 1], all channels mixed, from an array as ``load`` takes it. Raises AudioError."""
+    mixed: Pcm = _channels_last(samples).mean(axis=1, dtype=np.float32)
+    return mixed
+
+
 def _unit_range(samples: NDArray[Any]) -> Pcm:
     """float32 in [-1, 1] from floating point or from integers over their whole range."""
     kind, bits = samples.dtype.kind, samples.dtype.itemsize * 8

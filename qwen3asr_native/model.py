@@ -172,7 +172,8 @@ class Model:
         Args:
             audio: Path, encoded bytes, binary file object, array [n] or [n, channels] with ``sample_rate``, or a pair
                 (array, sample rate); see ``qwen3asr_native.audio.load``.
-            language: English name of the language to force; None detects it.
+            language: English name or ISO code of the language to force, in any case ("Chinese", "zh", "zh-TW"); None
+                detects it.
             context: Text that helps recognition: names, terms, the topic; a list of words is joined by commas.
             script: Chinese script to write: "zh-TW" or the name of an OpenCC configuration such as "s2t"; None keeps the
                 model's.

@@ -38,7 +38,11 @@ _BLOCK_SECONDS = 0.1
     help="Audio file; - reads raw 16-bit mono samples from standard input. Without it: the microphone.",
 )
 @command.model
-@option("--language", "-l", help="Force a language by its English name; default: detect.")
+@option(
+    "--language",
+    "-l",
+    help="Force a language by its English name or code (Chinese, zh, zh-TW, en); default: detect.",
+)
 @option(
     "--context", default="", show_default=False, help="Text that helps recognition: names, terms, the topic."
 )

@@ -50,7 +50,11 @@ if TYPE_CHECKING:
     metavar="TYPE",
     help="Type to load the directory of a checkpoint as: q8_0, q4_0, q4_1, q4_k or f16; default: q8_0.",
 )
-@option("--language", "-l", help="Force a language by its English name; default: detect.")
+@option(
+    "--language",
+    "-l",
+    help="Force a language by its English name or code (Chinese, zh, zh-TW, en); default: detect.",
+)
 @option(
     "--context",
     default="",

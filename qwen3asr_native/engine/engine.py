@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._native import lib
-from ..errors import ArgumentError, LanguageError, LibraryError, ModelClosedError
+from ..errors import ArgumentError, LibraryError, ModelClosedError
+from ..languages import name_of, resolve
 from .embedded import EmbeddedBackend
 from .foreign import ForeignBackend, open_library
 from .shim import Run, Session, forked_error
@@ -91,19 +92,15 @@ class Engine:
         return self.backend.info
 
     def check_language(self, language: str | None) -> str | None:
-        """The model's spelling of a language; None for automatic. Raises LanguageError."""
+        """The model's spelling of a language named or coded; None for automatic. Raises LanguageError."""
         wanted = (language or "").strip()
-        known = [str(name) for name in self.info.get("languages") or ()]
         if wanted.lower() in ("", "auto"):
             return None
-        for name in known:
-            if name.lower() == wanted.lower():
-                return name
+        known = [str(name) for name in self.info.get("languages") or ()]
         if known:
-            raise LanguageError(
-                f"the model does not know the language '{wanted}'; it knows {', '.join(known)}"
-            )
-        return wanted[:1].upper() + wanted[1:].lower()
+            return resolve(wanted, known)
+        name = name_of(wanted)
+        return name[:1].upper() + name[1:]
 
     def call(self) -> Call:
         """A caller's utterances. Raises ModelClosedError, ForkedError."""
