@@ -182,7 +182,7 @@ def _by_program(
         "-sn",
         "-dn",
         "-af",
-        "aresample=async=1:first_pts=0",
+        "aresample=first_pts=0",
         "-c:a",
         "pcm_f32le",
         "-f",
