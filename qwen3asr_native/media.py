@@ -31,7 +31,8 @@ _CONTAINERS = (
 )
 _PROTOCOLS = "file,pipe"
 _BLOCK_SAMPLES = 1 << 16
-#: A hole in the timestamps longer than this is filled with silence, so that times stay those of the player.
+#: A hole in the timestamps longer than this is filled with silence, so that times stay those of the player. (PyAV only: the
+#: program's filters that do so drop sound where timestamps are bad.)
 _HOLE_SECONDS = 0.1
 _WAYS = "PyAV (pip install 'qwen3asr-native[media]') or an ffmpeg program on the path"
 
@@ -181,8 +182,6 @@ def _by_program(
         "-vn",
         "-sn",
         "-dn",
-        "-af",
-        "aresample=first_pts=0",
         "-c:a",
         "pcm_f32le",
         "-f",

@@ -135,7 +135,7 @@ def test_a_channel_is_chosen(way: str) -> None:
         assert hertz(load(content, channel=channel)[8000:24000]) == pytest.approx(expected, abs=2)
 
 
-def test_sound_that_begins_late_keeps_the_times_of_the_player(way: str) -> None:
+def test_sound_that_begins_late_keeps_the_times_of_the_player() -> None:
     content = media_file("matroska", "flac", tone(1), video=True, late=0.75)
     pcm = load(content)
     assert len(pcm) / SAMPLE_RATE == pytest.approx(1.75, abs=0.05)
