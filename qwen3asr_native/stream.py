@@ -92,6 +92,11 @@ class Stream:
             raise self._error
         raise Qwen3AsrError("the transcript is there when all tokens are read or the stream is closed")
 
+    @property
+    def finished(self) -> tuple[Segment, ...]:
+        """The segments that are finished, as far as the tokens have been read."""
+        return tuple(part.segment for part in self._done)
+
     def finish(self) -> Transcript:
         """Waits for the end and returns the transcript; the tokens can still be iterated."""
         with self._lock:

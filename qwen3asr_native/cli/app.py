@@ -24,6 +24,7 @@ COMMANDS = {
     "live": "live",
     "info": "models",
     "itn": "itn",
+    "serve": "serve",
     "models": "models",
     "download": "models",
     "convert": "models",

@@ -13,6 +13,7 @@ _VARIABLES = {
     "INFERENCE_THREADS": "threads to compute with",
     "CONTEXT_LENGTH": "most tokens of prompt and answer together",
     "ASR_LANGUAGE": "language to force (bench)",
+    "QWEN3ASR_API_KEY": "key that clients of the server must send (serve)",
     "HF_HOME": "downloads lie in its folder qwen3asr; default: ~/.cache/huggingface",
     "HF_ENDPOINT": "address of another hub, such as a mirror",
     "HF_HUB_OFFLINE": "1: never use the network",

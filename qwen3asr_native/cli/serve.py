@@ -1,0 +1,151 @@
+"""The command ``qwen3asr serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import ArgumentError
+from . import command, epilog
+from .command import count, option
+from .terminal import note
+
+_SIZE = click.FloatRange(0, min_open=True)
+
+
+@command.command(
+    short_help="Serve OpenAI's API and a page for the browser.",
+    epilog=epilog.closing(
+        "qwen3asr serve --model qwen3-asr-0.6b-q4_0           # then open http://127.0.0.1:8000",
+        "QWEN3ASR_API_KEY=... qwen3asr serve --host 0.0.0.0   # for the network, with a key",
+        "curl -F file=@talk.wav http://127.0.0.1:8000/v1/audio/transcriptions",
+    ),
+)
+@command.model
+@option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    help="Address to listen on; 0.0.0.0 for all of the network.",
+)
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8000,
+    help="Port to listen on; 0: a free one.",
+)
+@option(
+    "--api-key",
+    envvar="QWEN3ASR_API_KEY",
+    metavar="KEY",
+    help="Key that clients must send; better in the variable.",
+)
+@option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="File that holds the key.")
+@option(
+    "--cors",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Other page that may use the server; several times; * for all.",
+)
+@option(
+    "--allow-host", multiple=True, metavar="NAME", help="Name by which the server may be called, if not any."
+)
+@option(
+    "--alias",
+    multiple=True,
+    metavar="NAME",
+    help="Further name of the model, such as whisper-1; several times.",
+)
+@count("--active", default=8, help="Requests that are computed at a time.")
+@count("--queue", least=0, default=32, help="Requests that may wait; more are told to come again (429).")
+@option("--max-upload", type=_SIZE, metavar="MB", default=25.0, help="Largest request.")
+@option("--max-audio", type=_SIZE, metavar="SECONDS", default=7200.0, help="Longest audio.")
+@option(
+    "--time-limit",
+    type=_SIZE,
+    metavar="SECONDS",
+    default=3600.0,
+    help="Longest time of a request, after its upload.",
+)
+@option(
+    "--grace", type=_SIZE, metavar="SECONDS", default=60.0, help="Time that running requests get at the end."
+)
+@option("--log-text", is_flag=True, help="Write into the log what was said, too.")
+@command.threads
+@command.context_length
+@command.kernels
+def serve(
+    model: str | None,
+    host: str,
+    port: int,
+    api_key: str | None,
+    api_key_file: Path | None,
+    cors: tuple[str, ...],
+    allow_host: tuple[str, ...],
+    alias: tuple[str, ...],
+    active: int,
+    queue: int,
+    max_upload: float,
+    max_audio: float,
+    time_limit: float,
+    grace: float,
+    log_text: bool,
+    threads: int | None,
+    context_length: int | None,
+    kernels: str | None,
+) -> None:
+    """Serve recognition over HTTP: OpenAI's API for transcriptions, and a page for the browser.
+
+    It runs until Ctrl-C or SIGTERM, and then finishes what it has begun.
+    """
+    try:
+        from .. import server
+
+        run = server.serve
+    except ImportError as error:
+        raise ArgumentError(
+            f"this needs the Python package '{error.name}'; install it with: pip install 'qwen3asr-native[server]'"
+        ) from None
+    from ..model import Model
+
+    settings = server.Settings(
+        host=host,
+        port=port,
+        api_key=_key(api_key, api_key_file),
+        cors=cors,
+        hosts=allow_host,
+        aliases=alias,
+        active=active,
+        queue=queue,
+        max_upload=round(max_upload * (1 << 20)),
+        max_audio_seconds=max_audio,
+        time_limit=time_limit,
+        grace=grace,
+        log_text=log_text,
+    )
+
+    def ready(address: str) -> None:
+        if not settings.is_loopback and settings.api_key is None:
+            note(
+                f"qwen3asr: WARNING: {host} is open to the network and there is no key: everybody who reaches this machine "
+                "can use it; set QWEN3ASR_API_KEY, or listen on 127.0.0.1"
+            )
+        note(f"qwen3asr: listening on {address}")
+
+    with Model(model, threads=threads, context_length=context_length, kernels=kernels) as opened:
+        run(opened, settings, ready=ready)
+
+
+def _key(given: str | None, file: Path | None) -> str | None:
+    """The key, from its file if there is one."""
+    if file is not None:
+        try:
+            given = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ArgumentError(f"the key in '{file}' cannot be read: {reason}") from None
+    if given is not None and not given.strip():
+        raise ArgumentError("the API key is empty; leave it out to let everybody in")
+    return given

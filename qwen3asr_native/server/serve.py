@@ -1,0 +1,75 @@
+"""A process that serves: its socket, its log, its end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..model import Model
+    from .settings import Settings
+
+_BACKLOG = 512
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the address of the settings. Raises ArgumentError when it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArgumentError(
+            f"{settings.host}:{settings.port} cannot be listened on: {reason}; choose another --host or --port"
+        ) from None
+
+
+def serve(model: Model, settings: Settings, *, ready: Callable[[str], None] = lambda address: None) -> None:
+    """Serves until SIGTERM or Ctrl-C: then nothing new is taken, and what runs may finish within ``settings.grace``.
+
+    Args:
+        model: Stays open at the end.
+        settings: See ``Settings``.
+        ready: Called with the address once connections are taken.
+
+    Raises:
+        ArgumentError: The address cannot be listened on.
+    """
+    import uvicorn
+
+    from .app import create_app
+
+    _log_to_stderr()
+    with listen(settings) as sock:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(model, settings),
+                log_config=None,
+                access_log=False,  # there is one line for each request already
+                lifespan="on",
+                server_header=False,
+                ws_max_size=16 << 20,
+                timeout_graceful_shutdown=round(settings.grace),
+            )
+        )
+        ready(f"http://{host}:{sock.getsockname()[1]}")
+        server.run(sockets=[sock])
+
+
+def _log_to_stderr() -> None:
+    """One line for each request and for each failure; nothing of the libraries below a warning."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name, level in (("qwen3asr_native.server", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(handler)
