@@ -95,7 +95,7 @@ class Stream:
     @property
     def finished(self) -> tuple[Segment, ...]:
         """The segments that are finished, as far as the tokens have been read."""
-        return tuple(part.segment for part in self._done)
+        return tuple(part.segment for part in self._assembly.done)
 
     def finish(self) -> Transcript:
         """Waits for the end and returns the transcript; the tokens can still be iterated."""

@@ -6,6 +6,8 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from .. import subtitles
+
 if TYPE_CHECKING:
     from ..transcript import Segment, Token, Transcript
     from .form import Wish
@@ -17,27 +19,7 @@ def text_form(transcript: Transcript, form: str) -> str:
     """The transcript as "text", "srt" or "vtt"."""
     if form == "text":
         return transcript.text + "\n"
-    parts = [segment for segment in transcript.segments if segment.text]
-    if form == "vtt":
-        cues = [
-            f"{_clock(part.start, '.')} --> {_clock(part.end, '.')}\n{_escaped(part.text)}\n"
-            for part in parts
-        ]
-        return "\n".join(["WEBVTT\n", *cues])
-    cues = [
-        f"{i}\n{_clock(part.start, ',')} --> {_clock(part.end, ',')}\n{part.text}\n"
-        for i, part in enumerate(parts, 1)
-    ]
-    return "\n".join(cues)
-
-
-def _clock(seconds: float, point: str) -> str:
-    ms = round(1000 * seconds)
-    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return subtitles.write(transcript, form)
 
 
 def json_form(transcript: Transcript, wish: Wish, seconds: float) -> dict[str, Any]:
@@ -55,7 +37,7 @@ def json_form(transcript: Transcript, wish: Wish, seconds: float) -> dict[str, A
             plain["words"] = [
                 {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
                 for part in transcript.segments
-                for word in getattr(part, "words", ())
+                for word in part.words
             ]
     if wish.logprobs:
         plain["logprobs"] = [logprob_form(token) for token in transcript.tokens if token.logprob is not None]
@@ -66,15 +48,14 @@ def json_form(transcript: Transcript, wish: Wish, seconds: float) -> dict[str, A
 def segment_form(index: int, segment: Segment) -> dict[str, Any]:
     """A segment with the fields of Whisper's; the model tells nothing about ``no_speech_prob`` but whether it heard speech."""
     spoken = segment.text.encode()
-    tokens = getattr(segment, "tokens", ())
-    logprobs = [token.logprob for token in tokens if token.logprob is not None]
+    logprobs = [token.logprob for token in segment.tokens if token.logprob is not None]
     return {
         "id": index,
         "seek": round(100 * segment.start),
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
-        "tokens": [token.id for token in tokens if token.id is not None and not token.special],
+        "tokens": [token.id for token in segment.tokens if token.id is not None and not token.special],
         "temperature": 0.0,
         "avg_logprob": sum(logprobs) / len(logprobs) if logprobs else None,
         "compression_ratio": round(len(spoken) / len(zlib.compress(spoken)), 3) if spoken else 0.0,

@@ -11,12 +11,13 @@ _UNKNOWN_FRAMES = 1 << 50
 
 
 def check_length(file: io.BufferedIOBase, limit: float) -> float | None:
-    """Seconds of audio in a file, which is left at its begin; None when only the library can tell what is wrong with it.
+    """Seconds of audio in a file, which is left at its begin; None when its header does not tell, or
+    only the library can read it.
 
     The length of a header is believed: libsndfile never reads beyond it.
 
     Raises:
-        ApiError: It is longer than ``limit``, status 413; or its header does not tell how long it is.
+        ApiError: It is longer than ``limit``, status 413.
     """
     import soundfile
 
@@ -29,12 +30,13 @@ def check_length(file: io.BufferedIOBase, limit: float) -> float | None:
     finally:
         file.seek(0)
     if frames >= _UNKNOWN_FRAMES:
-        message = (
-            "the header of the audio does not tell its length, as encoders leave it that write into a pipe; "
-            "let the encoder write a file"
-        )
-        raise ApiError(400, message, "invalid_audio", "file")
+        return None
     if seconds > limit:
-        message = f"the audio is {seconds:.1f} s long; this server takes up to {limit:g} s: send it in parts"
-        raise ApiError(413, message, "audio_too_long", "file")
+        raise too_long(seconds, limit)
     return seconds
+
+
+def too_long(seconds: float, limit: float) -> ApiError:
+    """The answer to audio that is longer than ``limit``; ``seconds`` of it are known."""
+    message = f"the audio is {seconds:.1f} s long; this server takes up to {limit:g} s: send it in parts"
+    return ApiError(413, message, "audio_too_long", "file")

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ..stream import _separator
+from ..assembly import separator
 from ..transcript import Segment, Transcript
 from . import answers, form
 from .errors import ApiError
-from .length import check_length
+from .length import check_length, too_long
 from .work import Gone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from ..model import Model
     from ..stream import Stream
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 #: Names the fields of a request that changed nothing.
 IGNORED_HEADER = "x-ignored-fields"
+_TOLERANCE = 1.0
 
 
 class Transcriptions:
@@ -52,7 +54,9 @@ class Transcriptions:
             if wish.words and not self.has_words:
                 message = "this server cannot tell the times of words; ask for the times of segments"
                 raise ApiError(400, message, "unsupported_value", "timestamp_granularities")
-            job = self._desk.begin(work.begin, detailed=wish.stream, release=wish.file.release)
+            job = self._desk.begin(
+                work.begin, detailed=wish.stream, check=work.check, release=wish.file.release
+            )
         except BaseException:
             await data.close()
             raise
@@ -109,6 +113,11 @@ class _Work:
             options["words"] = True
         return self._model.stream(cast("BinaryIO", wish.file), wish.language, **options)
 
+    def check(self, segment: Segment) -> None:
+        """For audio whose length nobody knew."""
+        if segment.end > self._settings.max_audio_seconds + _TOLERANCE:
+            raise too_long(segment.end, self._settings.max_audio_seconds)
+
     def answer(self, job: Job, item: Item) -> Response:
         """The whole answer at once."""
         assert isinstance(item, Transcript)
@@ -124,7 +133,17 @@ class _Work:
     def events(self, job: Job, first: Item) -> Response:
         """The answer as it comes."""
         headers = {**self._headers(), "cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._events(job, first), media_type="text/event-stream", headers=headers)
+        response = StreamingResponse(
+            self._events(job, first), media_type="text/event-stream", headers=headers
+        )
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await response(scope, receive, send)  # ends when the client leaves
+            finally:
+                job.abort()
+
+        return cast("Response", answer)
 
     async def _events(self, job: Job, item: Item) -> AsyncIterator[str]:
         self._record["outcome"] = "client gone"
@@ -143,13 +162,11 @@ class _Work:
         except ApiError as error:
             self._record.update(outcome="failed", error=error.message)
             yield answers.error_event(error.body())
-        finally:
-            job.abort()
 
     def _event(self, item: Item) -> Iterator[str]:
         if isinstance(item, Segment):
             if self._wish.itn:  # numbers are written when they have ended
-                yield from self._delta(_separator(self._sent, item.text) + item.text)
+                yield from self._delta(separator(self._sent, item.text) + item.text)
             if self._wish.form == "verbose_json" and self._wish.segments:
                 yield answers.event(
                     "transcript.text.segment",

@@ -21,7 +21,7 @@ from . import errors
 from .errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from ..stream import Stream
 
@@ -45,10 +45,15 @@ class Job:
     """
 
     def __init__(
-        self, begin: Callable[[], Stream], detailed: bool, release: Callable[[], None], time_limit: float
+        self,
+        begin: Callable[[], Stream],
+        detailed: bool,
+        check: Callable[[Segment], None],
+        release: Callable[[], None],
+        time_limit: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._begin, self._detailed, self._release = begin, detailed, release
+        self._begin, self._detailed, self._check, self._release = begin, detailed, check, release
         self._items: asyncio.Queue[Item | Exception] = asyncio.Queue()
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -113,27 +118,28 @@ class Job:
         if aborted:
             stream.abort()
         with stream:
-            if self._detailed:
-                self._pass_on(stream)
+            for item in self._items_of(stream) if self._detailed else stream.segments():
+                if isinstance(item, Segment):
+                    self._check(item)
+                elif self.first_seconds is None and item.text:
+                    self.first_seconds = time.monotonic() - self._created
+                if self._detailed:
+                    self._loop.call_soon_threadsafe(self._items.put_nowait, item)
             transcript = stream.finish()
         if self.first_seconds is None:
             self._note_first(transcript)
         return transcript
 
-    def _pass_on(self, stream: Stream) -> None:
+    @staticmethod
+    def _items_of(stream: Stream) -> Iterator[Token | Segment]:
+        """Tokens, and each segment after its last."""
         told = 0
         for token in stream:
-            if self.first_seconds is None and token.text:
-                self.first_seconds = time.monotonic() - self._created
-            self._tell(token)
+            yield token
             for segment in stream.finished[told:]:
-                self._tell(segment)
+                yield segment
                 told += 1
-        for segment in stream.finished[told:]:
-            self._tell(segment)
-
-    def _tell(self, item: Item) -> None:
-        self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        yield from stream.finished[told:]
 
     def _note_first(self, transcript: Transcript) -> None:
         for token in transcript.tokens:
@@ -189,6 +195,7 @@ class Desk:
         begin: Callable[[], Stream],
         *,
         detailed: bool = False,
+        check: Callable[[Segment], None] = lambda segment: None,
         release: Callable[[], None] = lambda: None,
     ) -> Job:
         """Queues a recognition.
@@ -196,6 +203,7 @@ class Desk:
         Args:
             begin: Begins the stream; called in a worker's thread.
             detailed: Whether tokens and segments are wanted as they come, not only the transcript.
+            check: Called with each finished segment; what it raises ends the job.
             release: Called when the audio is no longer needed.
 
         Raises:
@@ -203,7 +211,7 @@ class Desk:
         """
         self.check()
         assert self._tasks is not None
-        job = Job(begin, detailed, release, self._time_limit)
+        job = Job(begin, detailed, check, release, self._time_limit)
         self._jobs.add(job)
         self._tasks.start_soon(self._run, job)
         return job
