@@ -19,7 +19,6 @@ _SIZE = click.FloatRange(0, min_open=True)
     epilog=epilog.closing(
         "qwen3asr serve --model qwen3-asr-0.6b-q4_0           # then open http://127.0.0.1:8000",
         "QWEN3ASR_API_KEY=... qwen3asr serve --host 0.0.0.0   # for the network, with a key",
-        "curl -F file=@talk.wav http://127.0.0.1:8000/v1/audio/transcriptions",
     ),
 )
 @command.model
