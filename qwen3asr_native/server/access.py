@@ -111,6 +111,14 @@ def of_status(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, str(error.detail), "bad_request", headers=error.headers)
 
 
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends that answer; a WebSocket is closed where the server cannot answer it with a status."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await WebSocketClose(code=1008, reason=error.message[:120])(scope, receive, send)
+    else:
+        await refusal(error)(scope, receive, send)
+
+
 class Guard:
     """Lets in who may ask: by the name that was called, by the page that calls, by the key."""
 
@@ -123,12 +131,7 @@ class Guard:
             refused = self._refusal(scope)
             if refused is not None:
                 scope["state"]["record"]["error"] = refused.message
-                if scope["type"] == "websocket" and "websocket.http.response" not in scope.get(
-                    "extensions", {}
-                ):
-                    await WebSocketClose(code=1008, reason=refused.message[:120])(scope, receive, send)
-                else:
-                    await refusal(refused)(scope, receive, send)
+                await refuse(refused, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

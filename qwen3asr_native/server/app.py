@@ -12,11 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from . import access, form, metrics
 from .errors import ApiError
+from .realtime import Realtime
 from .settings import Settings
 from .transcriptions import IGNORED_HEADER, Transcriptions
 from .work import Desk
@@ -24,7 +25,7 @@ from .work import Desk
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.requests import Request
+    from starlette.requests import HTTPConnection, Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ..model import Model
@@ -83,6 +84,7 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
             }
         )
 
+    realtime = Realtime(model, names, settings, desk, numbers)
     transcriptions = Transcriptions(model, names, settings, desk, numbers)
     page = importlib.resources.files(__package__) / "page"
 
@@ -91,7 +93,7 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
         async with desk.open():
             yield
 
-    async def failed(request: Request, error: Exception) -> Response:
+    async def failed(request: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, (ApiError, HTTPException))
         if isinstance(error, HTTPException):
             error = access.of_status(error)
@@ -103,6 +105,7 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
             Route("/v1/audio/transcriptions", transcriptions.answer, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", one_model),
+            WebSocketRoute("/v1/realtime", realtime.serve),
             Route("/health", health),
             Route("/metrics", show_metrics),
             Route("/about", about),
