@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,10 +30,19 @@ class Ahead:
         engine: Computes them.
         pieces: The first is taken at once: what is wrong with the audio is raised before the engine is asked.
         options: Of every run.
+        carry: Gives the text that goes to the next piece as context, too. Then a piece can begin only when the one
+            before it is read.
     """
 
-    def __init__(self, engine: Engine, pieces: Iterator[Piece], options: Options) -> None:
-        self._pieces, self._options = pieces, options
+    def __init__(
+        self,
+        engine: Engine,
+        pieces: Iterator[Piece],
+        options: Options,
+        carry: Callable[[], str] | None = None,
+    ) -> None:
+        self._pieces, self._options, self._carry = pieces, options, carry
+        self.context = options.context  # of the run that was given last
         # The engine should have one more to begin with when one of its batch ends.
         self._most_under_way = engine.batch + 1
         first = next(pieces, None)
@@ -45,6 +55,9 @@ class Ahead:
         self._thread: threading.Thread | None = None
         if first is None:  # all of them are known already
             self._end(None, complete=True)
+            return
+        if carry is not None:
+            self._pieces = chain([first], pieces)
             return
         try:
             self._submit(first)
@@ -68,6 +81,8 @@ class Ahead:
 
     def next(self) -> tuple[Piece, Run] | None:
         """Waits for the next piece and its run; None when there is none. Raises what is wrong with the audio."""
+        if self._carry is not None and not self._ended:
+            self._submit_next(self._carry())
         with self._changed:
             while not self._ready and not self._ended:
                 if self.aborted:
@@ -84,8 +99,20 @@ class Ahead:
         """Stops the runs, and takes no more pieces; from any thread."""
         self._call.abort()
 
+    def again(self, piece: Piece) -> Run:
+        """A run of a part of a piece, without context."""
+        return self._call.submit(piece.pcm, self._options._replace(context=""))
+
+    def _submit_next(self, carried: str) -> None:
+        piece = None if self.aborted else next(self._pieces, None)
+        if piece is None:
+            self._end(None, complete=not self.aborted)
+            return
+        self.context = "\n".join(filter(None, (self._options.context, carried)))
+        self._submit(piece)
+
     def _submit(self, piece: Piece) -> None:
-        run = self._call.submit(piece.pcm, self._options)
+        run = self._call.submit(piece.pcm, self._options._replace(context=self.context))
         with self._changed:
             self._ready.append((piece, run))
             self._changed.notify_all()

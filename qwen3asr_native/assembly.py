@@ -42,6 +42,7 @@ class Assembly:
         self.tokens: list[Token] = []
         self.done: list[Recognized] = []
         self._language = language
+        self._script = script
         self._converter = None if script is None else _converter(script)
         self._itn = itn
         self._notes = notes
@@ -70,6 +71,20 @@ class Assembly:
             segment.recognized(result, finish, tokens, self.convert, self._normalize)
         ]
         return rest
+
+    def fresh(self) -> Assembly:
+        """An empty one of the same kind."""
+        return Assembly(self._language, self._script, self._itn)
+
+    def mend(self, segment: SegmentReader, mended: Recognized) -> None:
+        """Puts another result in place of a segment that has ended."""
+        self.done[segment.index] = mended
+        self.tokens[segment.first_token :] = mended.segment.tokens
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader should know about the audio, so far."""
+        return self._notes
 
     def convert(self, text: str, language: str | None) -> str:
         """A whole text in the wanted script."""

@@ -56,6 +56,10 @@ def _by_name(*names: str) -> Callable[[Method], Method]:
     return decorate
 
 
+# Of the text that is carried over nothing is known before; in UTF-8 no character has more bytes.
+_WIDEST_CHARACTER = "\U0010ffff"
+
+
 class Model:
     """A Qwen3-ASR model, loaded.
 
@@ -164,8 +168,12 @@ class Model:
         itn: bool = False,
         max_new_tokens: int | None = None,
         sample_rate: int | None = None,
+        channel: str = "mix",
+        track: int | None = None,
+        raw: str | None = None,
         attention: str = "window",
         chunk_seconds: float = audio_input.PIECE_SECONDS,
+        carry: int = 0,
     ) -> Transcript:
         """Recognizes speech.
 
@@ -179,10 +187,15 @@ class Model:
                 model's.
             itn: Write spoken Chinese numbers as digits.
             max_new_tokens: Limit of tokens for each piece; None derives one from the length of the audio.
-            sample_rate: Hz, for arrays.
+            sample_rate: Hz, for arrays and with ``raw``.
+            channel: "mix" averages all channels, "left" and "right" take one.
+            track: Which audio track of a media file, from 1; None takes the first or best.
+            raw: Bytes and files hold samples without a header: "s16le", "f32le" and the like, see ``audio.load``.
             attention: Encoder attention: "window" (8 s, as trained and as vLLM computes) or "full".
             chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s. Pieces are
                 shorter where the context of the model asks for it, and are computed several at a time.
+            carry: Up to so many characters of the text before a piece go to it as context, too, at most 1000. Names
+                stay the same, mistakes too; pieces are computed one after the other then. 0 for none.
 
         Raises:
             AudioError: The audio is missing, empty, not audio, or holds NaN.
@@ -199,8 +212,12 @@ class Model:
             itn=itn,
             max_new_tokens=max_new_tokens,
             sample_rate=sample_rate,
+            channel=channel,
+            track=track,
+            raw=raw,
             attention=attention,
             chunk_seconds=chunk_seconds,
+            carry=carry,
         ) as stream:
             return stream.finish()
 
@@ -215,28 +232,45 @@ class Model:
         itn: bool = False,
         max_new_tokens: int | None = None,
         sample_rate: int | None = None,
+        channel: str = "mix",
+        track: int | None = None,
+        raw: str | None = None,
         attention: str = "window",
         chunk_seconds: float = audio_input.PIECE_SECONDS,
+        carry: int = 0,
         skip: int = 0,
+        before: str = "",
     ) -> Stream:
         """Begins to recognize speech; iterate the result for the tokens, see ``Stream``.
 
         Arguments and errors as for ``transcribe``. ``itn`` shapes the transcript only: digits cannot be written
         before the number has ended. ``skip`` leaves out that many pieces at the beginning, which an earlier call has
-        recognized; the pieces of the same audio are the same.
+        recognized (the pieces of the same audio are the same), and ``before`` is their text, for ``carry``.
         """
         chunk_seconds = arguments.number(chunk_seconds, "chunk_seconds", 1, audio_input.MAX_SECONDS)
         options = self._options(language, context, attention, max_new_tokens)
         script, itn = arguments.optional_text(script, "script"), arguments.truth(itn, "itn")
+        carry = arguments.whole(carry, "carry", 0, 1000)
         fit = audio_input.seconds_that_fit(
-            self._engine.info.get("context_length") or 65536, options.context, options.max_new_tokens
+            self._engine.info.get("context_length") or 65536,
+            options.context + _WIDEST_CHARACTER * carry,
+            options.max_new_tokens,
         )
         most = min(chunk_seconds, max(fit - 5, fit / 1.5))  # a cut may lie 5 s, or half of it, later
         notes: list[str] = []
-        pieces = islice(
-            audio_input.pieces(audio, sample_rate, most, notes=notes), arguments.whole(skip, "skip", 0), None
+        pieces = audio_input.pieces(
+            audio, sample_rate, most, channel=channel, track=track, raw=raw, notes=notes
         )
-        return Stream(self._engine, pieces, options, script, itn, notes=notes)
+        return Stream(
+            self._engine,
+            islice(pieces, arguments.whole(skip, "skip", 0), None),
+            options,
+            script,
+            itn,
+            notes=notes,
+            carry=carry,
+            before=arguments.text(before, "before"),
+        )
 
     def transcribe_many(
         self, audios: Iterable[AudioSource], language: str | None = None, **options: Any

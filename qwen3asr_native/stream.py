@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .ahead import Ahead
-from .assembly import Assembly, SegmentReader
+from .assembly import Assembly, SegmentReader, join
 from .engine import Engine, Event, Options, Run, RunResult
 from .errors import Qwen3AsrError
+from .repair import Retry, halves, without_echo
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,6 +29,9 @@ class Stream:
     ``Model.abort()`` stop the engine; what it had made until then is the transcript, with the finish "abort". When a later
     piece of long audio fails, the error is raised and ``transcript`` keeps the pieces before it, with the finish "error".
 
+    What is mended later (``Segment.marks``, runaway repetitions) is mended in the segments and the transcript; the tokens
+    that were iterated are those of the first answer.
+
     Made by ``Model.stream``.
     """
 
@@ -40,14 +44,18 @@ class Stream:
         itn: bool = False,
         *,
         notes: Sequence[str] = (),
+        carry: int = 0,
+        before: str = "",
     ) -> None:
         self._assembly = Assembly(options.language, script, itn, notes)
         self._lock = threading.Lock()
         self._ready: deque[Token] = deque()
-        self._current: tuple[SegmentReader, Run] | None = None
+        self._current: tuple[SegmentReader, Run, Piece] | None = None
+        self._retry: Retry | None = None
         self._error: Exception | None = None
         self._transcript: Transcript | None = None
-        self._ahead = Ahead(engine, pieces, options)
+        self._most_carried, self._before = carry, before
+        self._ahead = Ahead(engine, pieces, options, self._carried if carry else None)
         weakref.finalize(self, self._ahead.abort)
 
     def __iter__(self) -> Iterator[Token]:
@@ -97,6 +105,11 @@ class Stream:
         """The segments that are finished, as far as the tokens have been read."""
         return tuple(part.segment for part in self._assembly.done)
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader should know about the audio, a sentence each, as far as it is read."""
+        return tuple(self._assembly.notes)
+
     def finish(self) -> Transcript:
         """Waits for the end and returns the transcript; the tokens can still be iterated."""
         with self._lock:
@@ -131,12 +144,14 @@ class Stream:
             if self._current is None:
                 self._begin_segment()
                 return
-            segment, run = self._current
+            segment, run, piece = self._current
+            if self._retry is not None and not self._retry.advance():
+                return
             event = run.next()
             if isinstance(event, Event):
                 self._ready.append(self._assembly.take(segment, event, run.start_ns))
             elif isinstance(event, RunResult):
-                self._end_segment(segment, event)
+                self._end_segment(segment, event, piece)
         except Exception as error:
             self._ahead.abort()
             self._error = error
@@ -148,17 +163,40 @@ class Stream:
         following = self._ahead.next()
         if following is not None:
             piece, run = following
-            self._current = self._assembly.begin(piece), run
+            self._current = self._assembly.begin(piece), run, piece
             return
         done = self._assembly.done
         finish = done[-1].segment.finish if self._ahead.complete and done else "abort"
         self._transcript = self._assembly.transcript(finish)
 
-    def _end_segment(self, segment: SegmentReader, result: RunResult) -> None:
+    def _end_segment(self, segment: SegmentReader, result: RunResult, piece: Piece) -> None:
         finish = result.finish or ("abort" if self._ahead.aborted else None)
+        if finish == "loop" and self._retry is None and not self._ahead.aborted:
+            parts = halves(piece)
+            if parts:
+                self._retry = Retry(parts, self._ahead.again, self._assembly.fresh())
+                return  # the end comes again when the second try is done
         rest = self._assembly.end(segment, result, finish)
         if rest is not None:
             self._ready.append(rest)
-        self._current = None
+        done = first = self._assembly.done[segment.index]
+        if self._retry is not None:
+            done = self._retry.mend(done)
+        done = without_echo(done, self._ahead.context, piece.pcm)
+        if done is not first:
+            self._assembly.mend(segment, done)
+        self._retry = self._current = None
         if finish == "abort":
             self._transcript = self._assembly.transcript("abort")
+
+    def _carried(self) -> str:
+        """The end of the text so far, from the beginning of a word; nothing after a segment that went wrong."""
+        done = self._assembly.done
+        if done and done[-1].segment.finish not in ("stop", None):
+            return ""
+        text = join([self._before, self._assembly.text])
+        if len(text) <= self._most_carried:
+            return text
+        cut = text[-self._most_carried :]
+        word = cut.partition(" ")[2]
+        return word or cut

@@ -151,6 +151,8 @@ class Segment:
         timings: Times of the piece.
         tokens: Its tokens.
         words: Its words with their times, when they were asked for.
+        marks: What was done to it: "retried" (the first answer ran away in a repetition; this is the second, of two
+            halves and without context), "echo" (the answer was the context, on audio without speech; it was emptied).
     """
 
     start: float
@@ -162,6 +164,7 @@ class Segment:
     timings: Timings
     tokens: tuple[Token, ...] = ()
     words: tuple[Word, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,4 +215,5 @@ class Transcript:
             plain[name] = list(plain[name])
         for segment in plain["segments"]:
             segment["tokens"], segment["words"] = len(segment["tokens"]), list(segment["words"])
+            segment["marks"] = list(segment["marks"])
         return plain
