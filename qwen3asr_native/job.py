@@ -24,14 +24,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from . import subtitles
 from .assembly import join
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
 from .transcript import Segment, Timings, Word
 
 #: What can be written; the name is the suffix of the file too.
-FORMATS = ("txt", "tsv", "json")
+FORMATS = subtitles.FORMATS
 #: Formats that hold several recordings in one file: a line, or a row, begins with the recording's name.
-JOINT_FORMATS = ("txt", "tsv", "json")
+JOINT_FORMATS = subtitles.FORMATS
 STANDARD_INPUT = "-"
 
 # What a folder is searched for.
@@ -190,6 +191,7 @@ class Recording:
     segments: list[Segment] = field(default_factory=list)
     whole: bool = False
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -210,7 +212,7 @@ class Recording:
     def to_dict(self) -> dict[str, Any]:
         """Plain values without anything that another run of the same recording would measure differently."""
         languages = dict.fromkeys(segment.language for segment in self.segments if segment.language)
-        plain = {
+        plain: dict[str, Any] = {
             "file": self.source.name,
             "text": self.text,
             "language": ",".join(languages),
@@ -218,6 +220,8 @@ class Recording:
             "finish": self.finish,
             "complete": self.complete,
         }
+        if self.notes:
+            plain["notes"] = list(self.notes)
         return plain if self.error is None else {**plain, "error": self.error}
 
 
@@ -227,6 +231,8 @@ _KEPT = ("start", "end", "text", "language", "raw", "finish")
 
 def _to_plain(segment: Segment) -> dict[str, Any]:
     plain = {name: getattr(segment, name) for name in _KEPT}
+    if segment.marks:
+        plain["marks"] = list(segment.marks)
     if segment.words:
         plain["words"] = [asdict(word) for word in segment.words]
     return plain
@@ -235,38 +241,30 @@ def _to_plain(segment: Segment) -> dict[str, Any]:
 def _from_plain(plain: Mapping[str, Any]) -> Segment:
     words = tuple(Word(**word) for word in plain.get("words", ()))
     timings = Timings(audio_ms=1000 * (plain["end"] - plain["start"]))
-    return Segment(**{name: plain[name] for name in _KEPT}, timings=timings, words=words)
+    known = {name: plain[name] for name in _KEPT}
+    return Segment(**known, timings=timings, words=words, marks=tuple(plain.get("marks", ())))
 
 
 def render(kind: str, recordings: Sequence[Recording], joint: bool = False) -> str:
     """The content of an output of one recording, or jointly of several."""
-    if kind == "txt":
-        return "".join(
-            f"{_one_line(one.source.name)}\t{_one_line(one.text)}\n" if joint else f"{one.text}\n"
-            for one in recordings
-            if one.segments or one.whole
-        )
     if kind == "json":
         if joint:
             return "".join(f"{_json(one.to_dict())}\n" for one in recordings)
-        return _json(recordings[0].to_dict(), indent=2) + "\n"
-    return _tsv(recordings, joint)
+        return _json(recordings[0].to_dict(), indent=1) + "\n"
+    if not joint:
+        return subtitles.WRITERS[kind](recordings[0].segments)
+    if kind == "txt":
+        done = (one for one in recordings if one.segments or one.whole)
+        return "".join(f"{_one_line(one.source.name)}\t{_one_line(one.text)}\n" for one in done)
+    rows = []
+    for one in recordings:
+        header, *lines = subtitles.tsv(one.segments).splitlines()
+        rows += [f"{_one_line(one.source.name)}\t{line}\n" for line in lines]
+    return f"file\t{header}\n" + "".join(rows)
 
 
 def _json(value: object, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "replace").decode("utf-8")
-
-
-def _tsv(recordings: Sequence[Recording], joint: bool) -> str:
-    """Times in whole milliseconds, as Whisper's tools write and read them."""
-    rows = ["file\tstart\tend\ttext" if joint else "start\tend\ttext"]
-    for one in recordings:
-        for segment in one.segments:
-            if segment.text:
-                name = [_one_line(one.source.name)] if joint else []
-                times = [str(round(1000 * segment.start)), str(round(1000 * segment.end))]
-                rows.append("\t".join([*name, *times, _one_line(segment.text)]))
-    return "\n".join(rows) + "\n"
 
 
 def _one_line(text: str) -> str:
@@ -277,6 +275,9 @@ class Work(Protocol):
     """A recording under way, such as a ``Stream``."""
 
     def segments(self) -> Iterator[Segment]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def abort(self) -> None: ...
 
@@ -327,7 +328,7 @@ class Job:
 
     Args:
         targets: See ``plan``.
-        begin: Begins a recording: gets the source and how many of its first segments are known already.
+        begin: Begins a recording: gets the source, and the segments at its beginning that are known already.
         identity: What else shapes the result (model, options): a journal of another identity is not gone on from.
         resume: Go on from the journals, and keep outputs that are there without one: they are whole.
         overwrite: Replace outputs of other runs.
@@ -338,7 +339,7 @@ class Job:
     def __init__(
         self,
         targets: Iterable[Target],
-        begin: Callable[[Source, int], Work],
+        begin: Callable[[Source, Sequence[Segment]], Work],
         identity: Mapping[str, Any],
         *,
         resume: bool = False,
@@ -403,7 +404,7 @@ class Job:
                 break
             if not (item.work or item.error or item.recording.whole or self._stopped):
                 try:
-                    work = self._begin(item.recording.source, len(item.recording.segments))
+                    work = self._begin(item.recording.source, tuple(item.recording.segments))
                 except (ArgumentError, LanguageError):
                     raise
                 except Qwen3AsrError as error:
@@ -473,6 +474,7 @@ class Job:
         finally:
             work.abort()
             work.close()
+            item.recording.notes = tuple(work.notes)
 
 
 @dataclass

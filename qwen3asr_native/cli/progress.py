@@ -69,15 +69,13 @@ class _Shown(Watcher):
         self._bar.advance(source, segment.end, 0.0 if earlier else segment.end - segment.start)
 
     def end(self, recording: Recording) -> None:
-        from .transcribe import incomplete
+        from .transcribe import remark
 
         self._bar.end(recording.source)
-        if recording.error is not None:
+        failed = recording.error is not None
+        remark(recording.source.name, recording.segments, recording.finish, recording.notes, failed)
+        if failed:
             note(f"qwen3asr: {recording.error}")
-            return
-        said = incomplete(recording.segments, recording.finish)
-        if said:
-            note(f"qwen3asr: '{recording.source.name}': {said}")
 
     def note(self, sentence: str) -> None:
         note(f"qwen3asr: {sentence}")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         "qwen3asr transcribe --model models/qwen3-asr-0.6b-q4_0.bin --script zh-TW --itn talk.mp3",
         "qwen3asr transcribe --language English --context 'PostgreSQL, Taipei' --timings talk.flac",
         "qwen3asr transcribe --json *.wav > talks.jsonl",
-        "qwen3asr transcribe --recursive --format txt,json --output-dir texts --resume recordings",
+        "qwen3asr transcribe --recursive --format txt,srt --output-dir texts --resume recordings",
         "qwen3asr transcribe - < talk.ogg",
         statuses={"1": "at least one file, or the model, cannot be used; standard error says why"},
     )
@@ -98,6 +98,23 @@ if TYPE_CHECKING:
     default=30.0,
     help="Cut longer audio near this length, where it is quiet.",
 )
+@command.count(
+    "--carry",
+    least=0,
+    default=0,
+    help="Characters of the text before a piece that go to it as context, too; at most 1000.",
+)
+@option(
+    "--channel",
+    type=click.Choice(["mix", "left", "right"]),
+    default="mix",
+    help="Which channels to hear: the mean of all, or one.",
+)
+@command.count("--track", help="Audio track of a media file; default: the first or best.")
+@option("--raw", metavar="FORMAT", help="Files hold samples without a header: s16le, f32le:2 and the like.")
+@option(
+    "--rate", type=click.IntRange(1000, 1_000_000), metavar="HZ", help="Sample rate of --raw.", default=None
+)
 @command.kernels
 @option("--library", help="Another build of chatllm.cpp's library to use instead of the built-in engine.")
 def transcribe(
@@ -121,6 +138,11 @@ def transcribe(
     no_names: bool,
     max_new_tokens: int | None,
     chunk_seconds: float,
+    carry: int,
+    channel: str,
+    track: int | None,
+    raw: str | None,
+    rate: int | None,
     kernels: str | None,
     library: str | None,
 ) -> None:
@@ -137,6 +159,7 @@ def transcribe(
     _check_combination(in_files, as_json, wanted, overwrite or resume, timings)
     sources, good = _sources(files, recursive)
     targets = plan(sources, wanted, output, output_dir) if in_files else []
+    from ..assembly import join
     from ..model import Model
 
     options: dict[str, Any] = {
@@ -146,6 +169,11 @@ def transcribe(
         "itn": itn,
         "max_new_tokens": max_new_tokens,
         "chunk_seconds": chunk_seconds,
+        "carry": carry,
+        "channel": channel,
+        "track": track,
+        "raw": raw,
+        "sample_rate": rate,
     }
     opened = Model(
         model,
@@ -156,9 +184,10 @@ def transcribe(
         context_length=context_length,
     )
 
-    def begin(source: Source, skip: int = 0) -> Stream:
+    def begin(source: Source, known: Sequence[Segment] = ()) -> Stream:
         audio = _standard_input() if source.is_standard_input else source.name
-        return opened.stream(audio, skip=skip, **options)
+        before = join([segment.text for segment in known])
+        return opened.stream(audio, skip=len(known), before=before, **options)
 
     try:
         if in_files:
@@ -265,9 +294,7 @@ class Printer:
             return False
         if signals.caught() is not None:
             raise signals.Interrupted
-        said = incomplete(transcript.segments, transcript.finish)
-        if said:
-            note(f"qwen3asr: '{source.name}': {said}")
+        remark(source.name, transcript.segments, transcript.finish, transcript.notes)
         if self._timings:
             _print_timings(transcript.timings)
         return True
@@ -275,7 +302,7 @@ class Printer:
     def _print(self, stream: Stream, source: Source) -> Transcript:
         if self._as_json:
             return _print_json(stream, source.name)
-        if self._kind in (None, "txt"):
+        if self._kind is None:
             return _print_text(stream, source.name, self._named, self._whole)
         try:
             stream.finish()
@@ -307,6 +334,17 @@ def incomplete(segments: Sequence[Segment], finish: str | None) -> str | None:
     where = f" at {first.start:.1f} s" if len(segments) > 1 else ""
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return f"{_ENDS[str(first.finish)]} ({first.finish}{where}{more})"
+
+
+def remark(
+    name: str, segments: Sequence[Segment], finish: str | None, notes: Sequence[str], error: bool = False
+) -> None:
+    """Says what a reader should know about a text, a line each."""
+    for sentence in notes:
+        note(f"qwen3asr: {sentence}" if name in sentence else f"qwen3asr: '{name}': {sentence}")
+    said = None if error else incomplete(segments, finish)
+    if said:
+        note(f"qwen3asr: '{name}': {said}")
 
 
 def _print_text(stream: Stream, file: str, named: bool, whole: bool) -> Transcript:
