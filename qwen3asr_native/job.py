@@ -27,6 +27,8 @@ from typing import Any, BinaryIO, Protocol
 from . import subtitles
 from .assembly import join
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
+from .files.output import OutputError, replace, unwritable
+from .files.output import target as target_of
 from .transcript import Segment, Timings, Word
 
 #: What can be written; the name is the suffix of the file too.
@@ -46,10 +48,6 @@ _SAMPLE_BYTES = 1 << 20
 _PAUSE = 1.0
 # What counts as short: half a minute of CD quality, some minutes of what phones record.
 _SHORT_BYTES = 5_000_000
-
-
-class OutputError(Qwen3AsrError):
-    """An output cannot be written, or exists already."""
 
 
 @dataclass(frozen=True)
@@ -505,7 +503,7 @@ class _Opened:
         self._target = target
         self.recordings = {source: Recording(source) for source in target.sources}
         self._written = -_PAUSE
-        self._outputs = {kind: _checked(path) for kind, path in target.outputs.items()}
+        self._outputs = {kind: target_of(path) for kind, path in target.outputs.items()}
         header = {"journal": "qwen3asr", "version": _JOURNAL_VERSION, "identity": identity}
         header = json.loads(json.dumps(header))
         if not resume and not overwrite:
@@ -584,7 +582,7 @@ class _Opened:
         ]
         if known:
             for kind, path in self._outputs.items():
-                _replace(path, render(kind, known, joint))
+                replace(path, render(kind, known, joint))
 
     def close(self) -> None:
         """When everything is done, or nothing is, the journal has nothing to say."""
@@ -607,7 +605,7 @@ class Journal:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
             self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o666), "r+b")
         except OSError as error:
-            raise _unwritable(path, error) from None
+            raise unwritable(path, error) from None
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             self._file.close()
             raise OutputError(f"'{path}' is no regular file")
@@ -643,7 +641,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise _unwritable(self.path, error) from None
+            raise unwritable(self.path, error) from None
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):
@@ -667,44 +665,6 @@ def _lock(file: BinaryIO) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
-
-
-def _checked(path: Path) -> Path:
-    """The file that will be replaced: a link is followed; devices, pipes and folders are refused."""
-    try:
-        real = Path(os.path.realpath(path))
-        mode = real.stat().st_mode
-    except FileNotFoundError:
-        return real
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    if not stat.S_ISREG(mode):
-        kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-        raise OutputError(f"'{path}' is {kind}; give the name of a file")
-    return real
-
-
-def _replace(path: Path, content: str) -> None:
-    """Puts a whole file in place of what is there. What a crash leaves has a name that the next run takes again."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(part, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"'{path}' cannot be written: {error.strerror or error}")
 
 
 def _mark(source: Source) -> object:

@@ -254,3 +254,41 @@ def test_every_command_explains_itself_with_examples_that_it_takes(command: str)
         words = shlex.split(line)
         assert words[words.index("qwen3asr") + 1] == command
         assert {word for word in words if word.startswith("-") and word != "-"} <= known, line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="devices, pipes and links of Unix")
+@pytest.mark.parametrize("command", ["convert", "quantize", "bench", "leaks", "transcribe"])
+def test_every_command_that_writes_leaves_devices_pipes_and_folders_alone(
+    command: str, checkpoint: Path, model_file: Path, tmp_path: Path
+) -> None:
+    """As root, a device would be replaced by a file."""
+    sample = hub.built_in_model().parent.parent / "samples" / "phone-number-zh-TW.wav"
+
+    def run(out: Path) -> subprocess.CompletedProcess[str]:
+        arguments: dict[str, list[object]] = {
+            "convert": [checkpoint, out],
+            "quantize": [model_file, out],
+            "bench": ["-n", 1, "--warmup", 0, sample, "-o", out],
+            "leaks": ["-n", 6, "--way", "reuse", "-o", out],
+            "transcribe": ["--overwrite", sample, "-o", out],
+        }
+        return qwen3asr(command, *arguments[command])
+
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "folder").mkdir()
+    before = os.stat("/dev/null").st_rdev
+    for out in (Path("/dev/null"), fifo, tmp_path / "folder"):
+        done = run(out)
+        assert done.returncode == 1
+        assert f"'{out}' is " in done.stderr
+    assert os.stat("/dev/null").st_rdev == before
+    assert fifo.is_fifo()
+    link, real = tmp_path / "link", tmp_path / "deep" / "real"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    for _ in range(2):  # a link to nothing, then to a regular file
+        done = run(link)
+        assert command == "leaks" or done.returncode == 0, done.stderr
+        assert link.is_symlink()
+        assert real.stat().st_size > 0

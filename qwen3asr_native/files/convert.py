@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import ConversionError, ModelFileError
 from . import ggmm
 from .architecture import head_dim, is_aligner, tensor_shapes
+from .output import OutputError, target
 from .quantization import LAYOUTS, Floats, TensorType, dequantize
 from .quantization import quantize as round_values
 
@@ -323,10 +324,13 @@ def _write(out: Path, head: bytes, planned: Sequence[_Planned], progress: Progre
         total += len(ggmm.tensor_header(tensor.name, tensor.shape, tensor.kind, total))
         total += int(np.prod(tensor.shape[:-1], dtype=np.int64)) * ggmm.row_bytes(tensor.shape, tensor.kind)
     try:
+        out = target(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(out.parent).free
         if free < total:
             raise ConversionError(f"{out} needs {total:,} bytes, but only {free:,} are free on its disk")
+    except OutputError as error:
+        raise ConversionError(str(error)) from None
     except OSError as error:
         raise ConversionError(f"cannot write {out}: {error.strerror}") from None
     # Its name is known before it exists, so that no interruption can leave it behind.

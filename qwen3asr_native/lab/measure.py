@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, Qwen3AsrError
+from ..files.output import OutputError, replace
 
 MB = 1e6
 
@@ -238,9 +239,6 @@ def checksum(path: Path) -> str:
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Writes a result. Raises Qwen3AsrError when that is impossible."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise Qwen3AsrError(
-            f"cannot write '{path}': {error.strerror}; name another file with --output"
-        ) from None
+        replace(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    except OutputError as error:
+        raise Qwen3AsrError(f"{error}; name another file with --output") from None

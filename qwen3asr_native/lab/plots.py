@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import Qwen3AsrError
+from ..files.output import target
 from .measure import MB, extra
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def _legend(axis: Any) -> None:
 
 def _save(figure: Any, path: Path) -> None:
     try:
+        path = target(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png", dpi=130)
     except OSError as error:
