@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from . import access, form, metrics
+from .captions import captions
 from .errors import ApiError
 from .realtime import Realtime
 from .settings import Settings
@@ -105,6 +106,7 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
             Route("/v1/audio/transcriptions", transcriptions.answer, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", one_model),
+            Route("/v1/subtitles", captions, methods=["POST"]),
             WebSocketRoute("/v1/realtime", realtime.serve),
             Route("/health", health),
             Route("/metrics", show_metrics),
