@@ -115,7 +115,8 @@ void bench(const Kernels &kernels, DType type, int64_t tokens, int64_t rows, int
       100 * pack / (pack + multiply));
 }
 
-// The matrix unit: whole products with unpacking of the weights, against its own peak.
+// Products of many tokens in a form of their own, bringing the weights into it included, against the peak of what
+// computes them.
 void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows, int64_t cols, double peak) {
   std::mt19937 random(1);
   const std::vector<uint8_t> source = random_rows(type, rows, cols, random);
@@ -128,16 +129,16 @@ void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows
   pack_panels(type, source.data(), w, 0, w.panels(), packed.data());
   w.data = packed.data();
   std::vector<float> x(static_cast<size_t>(tokens * cols), 0.5f), out(static_cast<size_t>(tokens * row_stride(rows)));
-  const int64_t tiles = (tokens + kWideTile - 1) / kWideTile;
-  const size_t tile_size = static_cast<size_t>(wide_blocks(cols)) * kWideTile * kWideBlock;
-  Buffer<uint16_t> packed_x(tile_size * static_cast<size_t>(tiles));
-  Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens));
+  const int64_t tile = kernels.wide_tile, tiles = (tokens + tile - 1) / tile;
+  const size_t tile_size = kernels.wide_tile_bytes(cols);
+  Buffer<uint8_t> packed_x(tile_size * static_cast<size_t>(tiles));
+  Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens, kernels.wide_tile));
   std::vector<int64_t> offsets;
   for (int64_t i = 0; i < tokens; ++i) offsets.push_back(i * row_stride(rows));
   const double pack = best_seconds([&] {
     for (int64_t t = 0; t < tiles; ++t)
-      kernels.pack_wide(x.data(), Grid::rows(cols), t * kWideTile,
-                        static_cast<int>(std::min<int64_t>(kWideTile, tokens - t * kWideTile)), cols,
+      kernels.pack_wide(x.data(), Grid::rows(cols), t * tile,
+                        static_cast<int>(std::min<int64_t>(tile, tokens - t * tile)), cols,
                         packed_x.data() + tile_size * static_cast<size_t>(t));
   });
   const double multiply = best_seconds([&] {
@@ -148,7 +149,7 @@ void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows
   });
   const double ops = 2.0 * static_cast<double>(tokens * rows * cols);
   std::printf(
-      "%-10s %-5s %4lld tokens %6lld x %-5lld  %8.1f GFLOP/s  %5.1f %% of the matrix unit's peak  packing %4.1f %%\n",
+      "%-10s %-5s %4lld tokens %6lld x %-5lld  %8.1f GFLOP/s  %5.1f %% of peak, many tokens  packing %4.1f %%\n",
       kernels.name, type_name(type), static_cast<long long>(tokens), static_cast<long long>(rows),
       static_cast<long long>(cols), ops / multiply / 1e9, 100 * ops / multiply / peak, 100 * pack / (pack + multiply));
 }
@@ -175,7 +176,13 @@ int main(int argc, char **argv) {
     bench(kernels, type, 216, 1024, 3072, limit);
     bench(kernels, type, 1, 1 << 17, 1024, limit);  // far larger than the caches: the decode step's access pattern
   }
-  if (kernels.wide_tokens > 0) {
+  if (kernels.wide_coarse) {
+    for (const DType type : {DType::Q4_0, DType::Q4_1})
+      for (const int64_t tokens : {24, 48, 64, 96, 104, 217, 416}) bench_wide(kernels, type, tokens, 1024, 1024, int8);
+    bench_wide(kernels, DType::Q4_0, 217, 1024, 3072, int8);
+    bench_wide(kernels, DType::Q8_0, 208, 480, 4320, int8);
+  }
+  if (has_matrix_unit(kernels)) {
     const double unit = peak(kernels.peak_bf16);
     std::printf("%s: matrix unit %.1f GFLOP/s\n", kernels.name, unit / 1e9);
     for (const DType type : {DType::Q4_0, DType::Q8_0, DType::F16})

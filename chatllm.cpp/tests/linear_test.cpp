@@ -26,7 +26,7 @@ struct Layer {
     sources.push_back(test::random_matrix(type, rows, cols, 1 / std::sqrt(static_cast<float>(cols)), random));
     biases.push_back(random->normals(static_cast<size_t>(rows)));
     Linear::Part part;
-    part.matrix = {sources.back().data(), rows, cols, type, panel_layout(type, k)};
+    part.matrix = {sources.back().data(), rows, cols, type, panel_layout(type, k), is_four_bit(type)};
     const Matrix file{sources.back().data(), rows, cols, type, Layout::Rows};
     std::vector<float> row(static_cast<size_t>(cols));
     for (int64_t r = 0; r < rows; ++r) {
@@ -158,6 +158,48 @@ TEST(feed_forward_layers) {
     check_feed_forward(tokens, 64, 96, Activation::SwiGlu, DType::F16, DType::Q4_1, false, true);
   }
   check_feed_forward(500, 256, 1024, Activation::SwiGlu, DType::Q4_0, DType::Q4_0, false);
+  // Hidden values whose last block is short, in every form.
+  for (const int64_t hidden : {32, 320, 576, 800}) {
+    check_feed_forward(77, 320, hidden, Activation::SwiGlu, DType::Q4_0, DType::Q4_1, false);
+    check_feed_forward(77, 96, hidden, Activation::Gelu, DType::Q4_1, DType::Q4_0, true);
+  }
+}
+
+// Windows of a map as a convolution reads them, many at once: coarse weights in bytes, whose blocks may or may not
+// fit a window's segments.
+TEST(many_tokens_over_segments) {
+  ThreadPool pool(2);
+  for (const int64_t segment : {96, 288}) {
+    const int64_t cols = 3 * segment, tokens = 70, rows = 40;
+    Grid grid;
+    grid.inner = 7;
+    grid.outer_stride = 400;
+    grid.inner_stride = 32;
+    grid.segments = 3;
+    grid.segment_stride = 1500;
+    for (const Kernels *k : test::kernel_sets()) {
+      Random random(static_cast<uint64_t>(segment));
+      const auto map = random.normals(8000);
+      Layer layer;
+      layer.add(DType::Q8_0, rows, cols, false, *k, &random);
+      layer.linear.parts[0].matrix.coarse = true;
+      std::vector<float> out(static_cast<size_t>(tokens * rows));
+      Products products(*k, pool);
+      products.run(layer.linear, Input(map.data(), grid), tokens, Output(out.data(), rows));
+      double error = 0, size = 0;
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t r = 0; r < rows; ++r) {
+          double expected = 0;
+          for (int64_t c = 0; c < cols; ++c)
+            expected += layer.values[static_cast<size_t>(r * cols + c)] *
+                        map[static_cast<size_t>(grid.at(t) + c / segment * grid.segment_stride + c % segment)];
+          const double got = out[static_cast<size_t>(t * rows + r)];
+          error += (got - expected) * (got - expected);
+          size += expected * expected;
+        }
+      CHECK(std::sqrt(error / size) <= 0.02);
+    }
+  }
 }
 
 TEST(one_part) {

@@ -40,18 +40,21 @@ ModelSpec odd_sizes(DType type) {
 
 void check_budget(const ModelSpec &spec, const char *what) {
   const test::TempFile file(test::build_model(spec).bytes);
-  const auto pcm = test::sound(1.345);
+  const auto pcm = test::sound(6.345);  // enough for the form of many tokens
   const auto reference = test::open_session(file.path(), "generic");
   const auto expected_encoding = encode(*reference, pcm), expected_logits = logits(*reference, pcm);
   for (const float value : expected_logits) CHECK(std::isfinite(value));
+  // With many tokens, sets that bring 4-bit weights to bytes add up to an eighth of what those weights cost: at the
+  // shape of the 0.6B model 3.9 % of the encoder's output and 8 % of the scores, in these small models less.
+  const double most = is_four_bit(spec.type) && spec.type != DType::Q4_K && !spec.mixed ? 0.03 : 0.02;
   for (const Kernels *k : test::kernel_sets()) {
     if (k->tile_tokens == 0) continue;
     const auto session = test::open_session(file.path(), k->name);
     const double encoding = test::relative_rms(encode(*session, pcm), expected_encoding),
                  scores = test::relative_rms(logits(*session, pcm), expected_logits);
     std::printf("     %-6s %-10s encoder %.3f %%, logits %.3f %%\n", what, k->name, 100 * encoding, 100 * scores);
-    CHECK(encoding <= 0.02);
-    CHECK(scores <= 0.02);
+    CHECK(encoding <= most);
+    CHECK(scores <= most);
   }
 }
 

@@ -37,7 +37,10 @@ std::vector<uint8_t> to_q8_0(DType type, const std::vector<uint8_t> &values, int
 class Model::Packer {
  public:
   Packer(const GgmmFile &file, const Kernels &kernels, std::deque<std::vector<float>> &vectors)
-      : file_(file), kernels_(kernels), vectors_(vectors) {}
+      : file_(file), kernels_(kernels), vectors_(vectors) {
+    const Tensor *first = file.find("audio.layers.0.self_attn.q_proj.weight");
+    four_bit_encoder_ = first != nullptr && is_four_bit(first->type);
+  }
 
   // A copy: they lie all over the file, and each page that is touched brings many neighbours into the resident set.
   const float *vector(const std::string &name, int64_t size) {
@@ -76,7 +79,7 @@ class Model::Packer {
     DType type = tensor.type;
     // 8-bit weights where they are faster than 16-bit ones and there is no matrix unit for those; the error stays
     // below that of the 8-bit activations, and far below that of 4-bit layers.
-    if (kernels_.fast_bytes && kernels_.wide_tokens == 0 && 9 * in % kGroup == 0) {
+    if (kernels_.fast_bytes && !has_matrix_unit(kernels_) && 9 * in % kGroup == 0) {
       permuted = to_q8_0(type, permuted, out * 9 * in);
       type = DType::Q8_0;
     }
@@ -134,6 +137,7 @@ class Model::Packer {
     part.matrix.cols = cols;
     part.matrix.type = type;
     part.matrix.layout = panel_layout(type, kernels_);
+    part.matrix.coarse = is_four_bit(tensor.type) || (tensor.shape.size() == 4 && four_bit_encoder_);
     part.bias = bias;
     part.offset = linear.rows;
     linear.rows += rows;
@@ -149,6 +153,7 @@ class Model::Packer {
   const Kernels &kernels_;
   std::deque<std::vector<float>> &vectors_;
   std::vector<Job> jobs_;
+  bool four_bit_encoder_;  // then the convolutions before it may be rounded more too
 };
 
 Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)

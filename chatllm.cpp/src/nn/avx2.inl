@@ -136,6 +136,58 @@ inline void dot4(__m256i &low, __m256i &high, const __m256i (&w)[2], const int8_
 }
 #endif
 
+#if CHATLLM_VNNI
+using Ints = __m256i;
+inline Ints set_ints(int32_t x) {
+  return _mm256_set1_epi32(x);
+}
+inline Ints load_ints(const void *p) {
+  return _mm256_loadu_si256(static_cast<const __m256i *>(p));
+}
+inline V to_floats(Ints x) {
+  return {_mm256_cvtepi32_ps(x)};
+}
+
+struct Words {
+  __m256i v;
+  static Words load(const void *p) { return {_mm256_loadu_si256(static_cast<const __m256i *>(p))}; }
+  static Words set(int16_t x) { return {_mm256_set1_epi16(x)}; }
+  // In both halves of each 32-bit lane.
+  static Words both(V x) {
+    const __m256i low = _mm256_and_si256(_mm256_cvtps_epi32(x.v), _mm256_set1_epi32(0xFFFF));
+    return {_mm256_or_si256(low, _mm256_slli_epi32(low, 16))};
+  }
+  void store(void *p) const { _mm256_storeu_si256(static_cast<__m256i *>(p), v); }
+};
+inline Words operator+(Words a, Words b) {
+  return {_mm256_add_epi16(a.v, b.v)};
+}
+inline Words operator&(Words a, Words b) {
+  return {_mm256_and_si256(a.v, b.v)};
+}
+inline Words operator|(Words a, Words b) {
+  return {_mm256_or_si256(a.v, b.v)};
+}
+inline Words operator^(Words a, Words b) {
+  return {_mm256_xor_si256(a.v, b.v)};
+}
+template <int N>
+inline Words shift_left(Words a) {
+  return {_mm256_slli_epi16(a.v, N)};
+}
+template <int N>
+inline Words shift_right(Words a) {
+  return {_mm256_srli_epi16(a.v, N)};
+}
+// (2 a b + 1) / 2^16, rounded to the nearest
+inline Words multiply_round(Words a, Words b) {
+  return {_mm256_mulhrs_epi16(a.v, b.v)};
+}
+
+constexpr int kWideTokens = 6, kWideFrom = 48;
+#include "nn/wide_bytes.inl"
+#endif
+
 // A panel of int8 products for N tokens, as two halves of eight rows that share what is read of a token: 2 N integer
 // sums in registers, as many float ones that need not be. Without VNNI, nibbles take two instructions for 32 products
 // and are widened once a group; bytes four: |w| times a with w's sign.

@@ -117,6 +117,73 @@ inline __m512i widened(__m512i lanes) {
 }
 #endif
 
+#if CHATLLM_VNNI
+// low and high plus, for each of 16 rows, the dot product of its four unsigned bytes in w with the four signed bytes at
+// a.
+inline void dot4(__m512i &low, __m512i &high, const __m512i (&w)[2], const int8_t *a) {
+#if defined(__GNUC__)
+  // One block of assembly, since GCC would load more ahead than there are registers.
+  __m512i four, first = low, second = high;  // outputs that are not locals would be kept in memory
+  asm("vpbroadcastd %5, %2\n\tvpdpbusd %2, %3, %0\n\tvpdpbusd %2, %4, %1"
+      : "+v"(first), "+v"(second), "=&v"(four)
+      : "v"(w[0]), "v"(w[1]), "m"(*reinterpret_cast<const int32_t *>(a)));
+  low = first, high = second;
+#else
+  low = dot4(low, w[0], a), high = dot4(high, w[1], a);
+#endif
+}
+
+using Ints = __m512i;
+inline Ints set_ints(int32_t x) {
+  return _mm512_set1_epi32(x);
+}
+inline Ints load_ints(const void *p) {
+  return _mm512_loadu_si512(p);
+}
+inline V to_floats(Ints x) {
+  return {_mm512_cvtepi32_ps(x)};
+}
+
+struct Words {
+  __m512i v;
+  static Words load(const void *p) { return {_mm512_loadu_si512(p)}; }
+  static Words set(int16_t x) { return {_mm512_set1_epi16(x)}; }
+  // In both halves of each 32-bit lane.
+  static Words both(V x) {
+    const __m512i low = _mm512_and_si512(_mm512_cvtps_epi32(x.v), _mm512_set1_epi32(0xFFFF));
+    return {_mm512_or_si512(low, _mm512_slli_epi32(low, 16))};
+  }
+  void store(void *p) const { _mm512_storeu_si512(p, v); }
+};
+inline Words operator+(Words a, Words b) {
+  return {_mm512_add_epi16(a.v, b.v)};
+}
+inline Words operator&(Words a, Words b) {
+  return {_mm512_and_si512(a.v, b.v)};
+}
+inline Words operator|(Words a, Words b) {
+  return {_mm512_or_si512(a.v, b.v)};
+}
+inline Words operator^(Words a, Words b) {
+  return {_mm512_xor_si512(a.v, b.v)};
+}
+template <int N>
+inline Words shift_left(Words a) {
+  return {_mm512_slli_epi16(a.v, N)};
+}
+template <int N>
+inline Words shift_right(Words a) {
+  return {_mm512_srli_epi16(a.v, N)};
+}
+// (2 a b + 1) / 2^16, rounded to the nearest
+inline Words multiply_round(Words a, Words b) {
+  return {_mm512_mulhrs_epi16(a.v, b.v)};
+}
+
+constexpr int kWideTokens = 12, kWideFrom = 48;
+#include "nn/wide_bytes.inl"
+#endif
+
 inline __m512 load_halves(const uint8_t *p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }

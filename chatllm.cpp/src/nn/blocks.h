@@ -16,6 +16,9 @@ struct BlockShape {
 // {0, 0} for a type that this engine does not read.
 BlockShape block_shape(DType type);
 const char *type_name(DType type);
+inline bool is_four_bit(DType type) {
+  return type == DType::Q4_0 || type == DType::Q4_1 || type == DType::Q4_K;
+}
 
 float half_to_float(uint16_t half);
 uint16_t float_to_half(float value);    // round to nearest even

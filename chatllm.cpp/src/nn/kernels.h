@@ -39,6 +39,8 @@ struct Matrix {
   int64_t rows = 0, cols = 0;
   DType type = DType::F32;
   Layout layout = Layout::Rows;
+  bool coarse =
+      false;  // of a file of 4-bit weights: with many tokens, a rounding far below that of such weights is fine
 
   int64_t panels() const { return (rows + kPanel - 1) / kPanel; }
 };
@@ -78,15 +80,16 @@ constexpr int kStreams8 = 4;
 constexpr int64_t kFewTokens = 16;
 
 constexpr int kMostTileTokens = 16;             // of any set
-constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit
+constexpr int kWideTile = 16, kWideBlock = 32;  // tokens and inputs of a tile for the matrix unit in bfloat16
 constexpr int64_t wide_blocks(int64_t cols) {
   return (cols + kWideBlock - 1) / kWideBlock;
 }
 constexpr int64_t kWideStretch = 8;  // blocks of inputs that are unpacked at a time
-// Floats of scratch for two panels of a stretch in bfloat16, and of the sums of all tokens with two panels.
+// Floats of scratch for two panels of a stretch in bfloat16, and of the sums of all tokens (in tiles of so many) with
+// two panels.
 constexpr size_t kWideScratch = 2 * kWideStretch * kWideBlock * kPanel / 2;
-constexpr size_t wide_sums(int64_t tokens) {
-  return static_cast<size_t>((tokens + 2 * kWideTile - 1) / (2 * kWideTile) * (2 * kWideTile) * 2 * kPanel);
+constexpr size_t wide_sums(int64_t tokens, int tile) {
+  return static_cast<size_t>((tokens + 2 * tile - 1) / (2 * tile) * (2 * tile) * 2 * kPanel);
 }
 
 // A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
@@ -110,21 +113,27 @@ struct Kernels {
   // of the tile is written at out + offsets[i].
   void (*multiply)(const Matrix &w, const void *tile, int count, int64_t begin, int64_t end, float *out,
                    const int64_t *offsets, const Epilogue &epilogue);
-  // Many tokens at once on a matrix unit, in bfloat16 with float32 sums. wide_tokens: worth it from this many on, more
-  // than kFewTokens; 0: the set has none. Tokens are packed in tiles of 16: [tile][inputs / 32][16 tokens][32 inputs]
-  // bfloat16, zero-filled.
+  // Many tokens at once, with weights that are brought into a form of their own once for all tokens: bfloat16 for a
+  // matrix unit, or int8 with one scale for about 256 inputs. wide_tokens: worth it from this many on, more than
+  // kFewTokens; 0: the set has none. wide_coarse: for coarse matrices only.
   int wide_tokens;
-  void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile);
-  // The sums of `count` tokens with panels `panel` and, if there is one, `panel` + 1: [tile][2][16 tokens][16 rows]
-  // float32, wide_sums(count) of them. scratch holds kWideScratch floats.
-  void (*multiply_wide)(const Matrix &w, const uint16_t *tiles, int64_t count, int64_t panel, float *sums,
-                        float *scratch);
-  // Where these sums go: token i to out + offsets[i]; or, as block panel / 2 of packed tokens of w.rows inputs, to the
-  // next product: gelu(sum + bias), or silu(sum) up if there are sums `up` of a second matrix.
+  bool wide_coarse;
+  int wide_tile;  // tokens of a tile
+  int64_t (*wide_block_inputs)(
+      int64_t cols);  // inputs of a block, a multiple of 32: a token's segments must be multiples
+  size_t (*wide_tile_bytes)(int64_t cols);
+  // Packs tokens [first, first + count) of x, count <= wide_tile.
+  void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, void *tile);
+  // The sums of `count` tokens with panels `panel` and, if there is one, `panel` + 1: [tile][2][wide_tile tokens][16
+  // rows] float32, wide_sums(count, wide_tile) of them. scratch holds kWideScratch floats.
+  void (*multiply_wide)(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums, float *scratch);
+  // Where these sums go: token i to out + offsets[i]; or, as inputs of the next product, to its packed tokens of w.rows
+  // inputs: gelu(sum + bias), or silu(sum) up if there are sums `up` of a second matrix. The sums of a block's pairs of
+  // panels lie one after another; the block is packed with the last of them.
   void (*store_wide)(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out,
                      const int64_t *offsets, const Epilogue &epilogue);
-  void (*pack_sums)(const float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias,
-                    int64_t count, uint16_t *tiles);
+  void (*pack_sums)(float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
+                    void *tiles);
 
   // Generic only: rows [begin, end) of w times tokens [0, count) of x. scratch holds cols floats.
   void (*multiply_rows)(const Matrix &w, const float *x, const Grid &grid, int64_t count, int64_t begin, int64_t end,
@@ -165,11 +174,27 @@ struct Kernels {
   uint64_t (*read)(const uint8_t *data, size_t bytes);
 };
 
+// In bfloat16, which is then what 16-bit weights are kept in.
+inline bool has_matrix_unit(const Kernels &kernels) {
+  return kernels.wide_tokens > 0 && !kernels.wide_coarse;
+}
+
 inline void prefetch(const void *p) {
 #if defined(__GNUC__)
   __builtin_prefetch(p);
 #elif defined(_M_X64)
   _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T0);
+#else
+  (void)p;
+#endif
+}
+
+// Into the second-level cache.
+inline void prefetch_far(const void *p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p, 0, 2);
+#elif defined(_M_X64)
+  _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T1);
 #else
   (void)p;
 #endif

@@ -45,7 +45,8 @@ static_assert(sizeof(TileConfig) == 64, "the instruction reads 64 bytes");
 // dropped.
 alignas(64) constexpr TileConfig kTileConfig;
 
-void pack_wide(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint16_t *tile) {
+void pack_bfloat(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, void *to) {
+  uint16_t *tile = static_cast<uint16_t *>(to);
   const int64_t segment = cols / grid.segments;
   if (count < kWideTile || cols % kWideBlock != 0)
     std::memset(tile, 0, static_cast<size_t>(wide_blocks(cols) * kTileBytes));
@@ -192,8 +193,8 @@ void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *wei
   if constexpr (T > 1 && P > 1) _tile_stored(3, sums[3], 64);
 }
 
-void multiply_wide(const Matrix &w, const uint16_t *tiles, int64_t count, int64_t panel, float *sums_out,
-                   float *scratch_floats) {
+void multiply_bfloat(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums_out,
+                     float *scratch_floats) {
   _tile_loadconfig(&kTileConfig);
   const int64_t blocks = wide_blocks(w.cols), token_tiles = (count + kWideTile - 1) / kWideTile,
                 pairs = (token_tiles + 1) / 2;
@@ -209,7 +210,7 @@ void multiply_wide(const Matrix &w, const uint16_t *tiles, int64_t count, int64_
     for (int i = 0; i < panels; ++i) unpack(w, panel + i, b, b + stretch, scratch + i * kStretch * kTileBytes);
     for (int64_t t = 0; t < pairs; ++t, ahead += fetch * static_cast<size_t>(stretch)) {
       const uint8_t *tokens =
-          reinterpret_cast<const uint8_t *>(tiles) + static_cast<size_t>(2 * t) * tile_bytes + b * kTileBytes;
+          static_cast<const uint8_t *>(tiles) + static_cast<size_t>(2 * t) * tile_bytes + b * kTileBytes;
       const bool two = 2 * t + 1 < token_tiles;
       auto *multiply = two ? (panels == 2 ? multiply_tiles<2, 2> : multiply_tiles<2, 1>)
                            : (panels == 2 ? multiply_tiles<1, 2> : multiply_tiles<1, 1>);
@@ -235,8 +236,8 @@ void store_pairs(const float *sums, const float *bias, int64_t count, float *out
   }
 }
 
-void store_wide(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out, const int64_t *offsets,
-                const Epilogue &e) {
+void store_tiles(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out, const int64_t *offsets,
+                 const Epilogue &e) {
   const int64_t row = panel * kPanel;
   if (w.rows - row >= 2 * kPanel) {
     const float *bias = e.bias != nullptr ? e.bias + row : nullptr;
@@ -257,8 +258,9 @@ inline V silu_times(V gate, V up) {
   return gate / (V::set(1.0f) + vexp(V::zero() - gate)) * up;
 }
 
-void pack_sums(const float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
-               uint16_t *tiles) {
+void pack_bfloat_sums(float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
+                      void *to) {
+  uint16_t *tiles = static_cast<uint16_t *>(to);
   const int64_t row = panel * kPanel, block = panel / 2, tile_values = wide_blocks(w.rows) * kWideTile * kWideBlock;
   alignas(64) float biases[2 * kPanel] = {};
   if (bias != nullptr) std::copy_n(bias + row, std::min<int64_t>(2 * kPanel, w.rows - row), biases);
@@ -312,10 +314,14 @@ int64_t peak_bf16(int64_t iterations) {
 extern const Kernels kAmxKernels = [] {
   Kernels k = vector_kernels("amx");
   k.wide_tokens = kFewTokens + 1;
-  k.pack_wide = pack_wide;
-  k.multiply_wide = multiply_wide;
-  k.store_wide = store_wide;
-  k.pack_sums = pack_sums;
+  k.wide_coarse = false;
+  k.wide_tile = kWideTile;
+  k.wide_block_inputs = [](int64_t) -> int64_t { return kWideBlock; };
+  k.wide_tile_bytes = [](int64_t cols) { return static_cast<size_t>(wide_blocks(cols) * kTileBytes); };
+  k.pack_wide = pack_bfloat;
+  k.multiply_wide = multiply_bfloat;
+  k.store_wide = store_tiles;
+  k.pack_sums = pack_bfloat_sums;
   k.peak_bf16 = peak_bf16;
   return k;
 }();

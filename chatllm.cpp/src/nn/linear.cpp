@@ -68,6 +68,14 @@ void Products::release() {
   offsets_ = {};
 }
 
+bool Products::is_wide(const Linear &linear, int64_t tokens, int64_t segments) const {
+  if (kernels_.wide_tokens == 0 || tokens < kernels_.wide_tokens) return false;
+  if (!kernels_.wide_coarse) return true;
+  if (segments > 1 && linear.cols / segments % kernels_.wide_block_inputs(linear.cols) != 0) return false;
+  return std::all_of(linear.parts.begin(), linear.parts.end(),
+                     [](const Linear::Part &part) { return part.matrix.coarse && is_int8(part.matrix.layout); });
+}
+
 // Tokens of a block, of equal size and of whole pairs of tiles.
 int64_t Products::block_tokens(int64_t cols, int64_t tokens, bool wide, bool int8) const {
   const int tile = tile_tokens(wide);
@@ -81,7 +89,7 @@ int64_t Products::block_tokens(int64_t cols, int64_t tokens, bool wide, bool int
 void Products::reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, bool wide) {
   const size_t count = static_cast<size_t>(tiles);
   if (wide) {
-    packed.wide_tile = static_cast<size_t>(wide_blocks(cols)) * kWideTile * kWideBlock;
+    packed.wide_tile = kernels_.wide_tile_bytes(cols);
     packed.wide.reserve(packed.wide_tile * count);
     return;
   }
@@ -130,7 +138,7 @@ void Products::pack_all(const Linear &linear, const Input &in, int64_t first, in
 void Products::run(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
   if (kernels_.tile_tokens == 0) return run_rows(linear, in, tokens, out);
   if (tokens <= kFewTokens) return run_few(linear, in, tokens, out);
-  const bool wide = is_wide(tokens);
+  const bool wide = is_wide(linear, tokens, in.grid.segments);
   const int64_t block = block_tokens(linear.cols, tokens, wide, is_int8(linear.parts[0].matrix.layout));
   for (int64_t first = 0; first < tokens; first += block) {
     const int64_t count = std::min(block, tokens - first);
@@ -149,7 +157,7 @@ void Products::feed_forward(const Linear &expand, Activation activation, const L
     run(expand, in, tokens, Output(rows, expand.rows));
     return run(contract, Input(rows, expand.rows, activation), tokens, out);
   }
-  const bool wide = is_wide(tokens);
+  const bool wide = is_wide(expand, tokens) && is_wide(contract, tokens);
   const int64_t hidden = hidden_size(expand);
   const int64_t block =
       block_tokens(std::max(hidden, expand.cols), tokens, wide,
@@ -284,13 +292,13 @@ void Products::expand_tiles(const Linear &expand, Activation activation, const L
   });
 }
 
-// ---- many tokens on a matrix unit ----
+// ---- many tokens, weights in a form of their own ----
 
 void Products::multiply_wide(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens,
                              const Output &out) {
   offsets_.resize(static_cast<size_t>(tokens));
   for (int64_t i = 0; i < tokens; ++i) offsets_[static_cast<size_t>(i)] = out.grid.at(first + i);
-  for (Local &local : local_) local.scratch.reserve(kWideScratch + wide_sums(tokens));
+  for (Local &local : local_) local.scratch.reserve(kWideScratch + wide_sums(tokens, kernels_.wide_tile));
   run_panels(linear, 2, [&](const Linear::Part &part, int64_t panel, int64_t, int thread) {
     float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *sums = scratch + kWideScratch;
     kernels_.multiply_wide(part.matrix, packed.wide.data(), tokens, panel, sums, scratch);
@@ -299,15 +307,21 @@ void Products::multiply_wide(const Linear &linear, const Packed &packed, int64_t
 }
 
 void Products::expand_wide(const Linear &expand, Activation activation, int64_t tokens) {
-  const bool gated = activation == Activation::SwiGlu;
-  for (Local &local : local_) local.scratch.reserve(kWideScratch + (gated ? 2 : 1) * wide_sums(tokens));
   const Linear::Part &part = expand.parts[0];
-  pool_.run(divide_up(part.matrix.panels(), 2), [&](int64_t pair, int thread) {
-    float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *sums = scratch + kWideScratch;
-    float *up = gated ? sums + wide_sums(tokens) : nullptr;
-    kernels_.multiply_wide(part.matrix, packed_.wide.data(), tokens, 2 * pair, sums, scratch);
-    if (gated) kernels_.multiply_wide(expand.parts[1].matrix, packed_.wide.data(), tokens, 2 * pair, up, scratch);
-    kernels_.pack_sums(sums, up, part.matrix, 2 * pair, part.bias, tokens, hidden_.wide.data());
+  const bool gated = activation == Activation::SwiGlu;
+  // A task makes a block of hidden values: what is packed together.
+  const int64_t hidden = part.matrix.rows, block = kernels_.wide_block_inputs(hidden), pairs = block / (2 * kPanel),
+                all = divide_up(part.matrix.panels(), 2);
+  const size_t size = wide_sums(tokens, kernels_.wide_tile);
+  for (Local &local : local_) local.scratch.reserve(kWideScratch + static_cast<size_t>(pairs + (gated ? 1 : 0)) * size);
+  pool_.run(divide_up(all, pairs), [&](int64_t task, int thread) {
+    float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *up = scratch + kWideScratch,
+          *sums = up + (gated ? size : 0);
+    for (int64_t pair = task * pairs; pair < std::min(all, (task + 1) * pairs); ++pair, sums += size) {
+      kernels_.multiply_wide(part.matrix, packed_.wide.data(), tokens, 2 * pair, sums, scratch);
+      if (gated) kernels_.multiply_wide(expand.parts[1].matrix, packed_.wide.data(), tokens, 2 * pair, up, scratch);
+      kernels_.pack_sums(sums, gated ? up : nullptr, part.matrix, 2 * pair, part.bias, tokens, hidden_.wide.data());
+    }
   });
 }
 

@@ -84,7 +84,7 @@ class Products {
   struct Packed {
     Buffer<uint8_t> int8;
     Buffer<float> floats;
-    Buffer<uint16_t> wide;
+    Buffer<uint8_t> wide;
     size_t int8_tile = 0, float_tile = 0, wide_tile = 0;  // elements of a tile
 
     const void *tile(Layout layout, int64_t t) const {
@@ -99,8 +99,8 @@ class Products {
     uint64_t packed_for = 0;  // the product of that copy
   };
 
-  int tile_tokens(bool wide) const { return wide ? kWideTile : kernels_.tile_tokens; }
-  bool is_wide(int64_t tokens) const { return kernels_.wide_tokens > 0 && tokens >= kernels_.wide_tokens; }
+  int tile_tokens(bool wide) const { return wide ? kernels_.wide_tile : kernels_.tile_tokens; }
+  bool is_wide(const Linear &linear, int64_t tokens, int64_t segments = 1) const;
   int64_t block_tokens(int64_t cols, int64_t tokens, bool wide, bool int8) const;
   void reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, bool wide);
   void pack(Packed &packed, int64_t tile, const Linear &linear, const Input &in, int64_t first, int64_t count,

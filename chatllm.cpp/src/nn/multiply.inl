@@ -45,6 +45,17 @@ constexpr Kernels vector_kernels(const char *name) {
   k.pack_int8 = pack_int8;
   k.pack_float = pack_float;
   k.multiply = multiply;
+#if CHATLLM_VNNI
+  k.wide_tokens = kWideFrom;
+  k.wide_coarse = true;
+  k.wide_tile = kWideTokens;
+  k.wide_block_inputs = wide_block_inputs;
+  k.wide_tile_bytes = wide_tile_bytes;
+  k.pack_wide = pack_wide;
+  k.multiply_wide = multiply_wide;
+  k.store_wide = store_wide;
+  k.pack_sums = pack_sums;
+#endif
   k.sgemm = sgemm;
   k.layer_norm = layer_norm;
   k.rms_norm = rms_norm;

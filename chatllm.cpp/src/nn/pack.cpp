@@ -132,7 +132,7 @@ Layout panel_layout(DType type, const Kernels &kernels) {
     case DType::F32:
       return Layout::PanelsF32;
     case DType::F16:
-      return kernels.wide_tokens > 0 ? Layout::PanelsBF16 : Layout::PanelsF16;
+      return has_matrix_unit(kernels) ? Layout::PanelsBF16 : Layout::PanelsF16;
     case DType::Q4_0:
       return Layout::Panels4;
     case DType::Q4_1:

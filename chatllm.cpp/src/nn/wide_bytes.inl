@@ -1,0 +1,236 @@
+// Many tokens in bytes: panels of 4-bit weights (and the convolutions beside them) are brought to int8 with one scale
+// for a row and a block of 256 inputs or so, once for all tokens; tokens have one scale for a block too. So the float
+// work of a group of 32 comes once in eight, and each broadcast of a token's inputs serves two vectors of rows.
+// Included by the sets with VNNI after their float_ops.inl. They give: W; kWideTokens, the tokens of a tile; dot4(low,
+// high, w, a): both vectors of rows w plus their products with the four bytes at a; and the 16-bit lanes of Words.
+
+// Inputs of a block: about 256 in whole groups of 32, such that the blocks come out even where they can.
+inline int64_t wide_block_inputs(int64_t cols) {
+  for (const int64_t inputs : {256, 288, 224, 192})
+    if (cols % inputs == 0) return inputs;
+  return 256;
+}
+constexpr int64_t kMostBlockInputs = 288;
+
+// A block of a tile: int8 [inputs / 4][kWideTokens][4], float scale[kWideTokens], int32 correction[kWideTokens] (-128
+// times the sum of the inputs: weights are stored as q + 128).
+constexpr int64_t wide_block_bytes(int64_t inputs) {
+  return kWideTokens * (inputs + 8);
+}
+inline size_t wide_tile_bytes(int64_t cols) {
+  const int64_t inputs = wide_block_inputs(cols);
+  return static_cast<size_t>((cols + inputs - 1) / inputs * wide_block_bytes(inputs));
+}
+
+// Quantizes `inputs` values of token t, a multiple of 32, which values(i) gives W at a time.
+template <class F>
+inline void pack_block(F &&values, int64_t inputs, int t, uint8_t *block) {
+  V top = V::zero();
+  alignas(64) float x[kMostBlockInputs];
+  for (int64_t i = 0; i < inputs; i += W) {
+    const V v = values(i);
+    v.store(x + i);
+    top = max(top, abs(v));
+  }
+  const float largest = reduce_max(top), inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  alignas(64) int8_t q[kMostBlockInputs];
+  int32_t total = 0;
+  for (int64_t i = 0; i < inputs; i += kGroup) total += quantize_group(x + i, inverse, q + i);
+  uint8_t *target = block + 4 * t;
+  for (int64_t i = 0; i < inputs; i += 4, target += 4 * kWideTokens) std::memcpy(target, q + i, 4);
+  float *scale = reinterpret_cast<float *>(block + kWideTokens * inputs);
+  scale[t] = largest / 127.0f;
+  // wraps if an input is not finite
+  reinterpret_cast<int32_t *>(scale + kWideTokens)[t] = static_cast<int32_t>(-128u * static_cast<uint32_t>(total));
+}
+
+inline void pack_wide(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, void *tile) {
+  const int64_t segment = cols / grid.segments, most = wide_block_inputs(cols);
+  for (int t = 0; t < count; ++t) {
+    uint8_t *block = static_cast<uint8_t *>(tile);
+    for (int64_t at = 0; at < cols; at += most, block += wide_block_bytes(most)) {
+      const float *source = x + grid.at(first + t) + at / segment * grid.segment_stride + at % segment;
+      pack_block([&](int64_t i) { return V::load(source + i); }, std::min(most, cols - at), t, block);
+    }
+  }
+}
+
+// The first group of 32 inputs of `groups` of a panel's rows [W * part, W * part + W): brought to q + 128 with one
+// scale a row. out: [inputs / 4][2 W rows][4]; these rows come first or second there.
+template <Layout kLayout>
+inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int part, uint8_t *out, float *scales) {
+  constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
+  constexpr int64_t kValues = kNibbles ? 256 : 512, kPair = 2 * (kValues + (kMinimum ? 64 : 32));
+  auto values_of = [&](int64_t g) { return panel + (g >> 1) * kPair + (g & 1) * kValues + part * 4 * W; };
+  auto scales_of = [&](int64_t g) {
+    return reinterpret_cast<const uint16_t *>(panel + (g >> 1) * kPair + 2 * kValues + (g & 1) * 32) + part * W;
+  };
+  // value = q scale + minimum
+  auto minimum_of = [&](int64_t g, V scale) {
+    return kMinimum ? V::load_half(scales_of(g) + 2 * kPanel) : scale * V::set(-8.0f);
+  };
+  V top = V::set(1e-30f);
+  for (int64_t g = group; g < group + groups; ++g) {
+    const V scale = V::load_half(scales_of(g)), minimum = minimum_of(g, scale);
+    top = max(top, kMinimum ? max(abs(minimum), abs(fma(scale, V::set(15.0f), minimum)))
+                            : abs(scale) * V::set(kNibbles ? 8.0f : 127.0f));
+  }
+  (top * V::set(1 / 127.0f)).store(scales);
+  const V inverse = V::set(127.0f) / top;
+  // q times the ratio of both scales in fixed point with five fractional bits: (q << shift) * factor >> 15.
+  constexpr int kShift = kNibbles ? 11 : 8;
+  const V unit = V::set(static_cast<float>(1 << (20 - kShift)));
+  const Words nibble = Words::set(static_cast<int16_t>(15 << 11)), sign = Words::set(INT16_MIN),
+              high_bytes = Words::set(static_cast<int16_t>(0xFF00));
+  for (int64_t g = group; g < group + groups; ++g, out += 8 * 8 * W) {
+    const V scale = V::load_half(scales_of(g)), ratio = scale * inverse;
+    // The signed bytes of 8-bit weights lie around zero already; half a unit rounds, 128 is the stored offset.
+    const V offset = kNibbles ? minimum_of(g, scale) * inverse : V::zero();
+    const Words factor = Words::both(ratio * unit),
+                start = Words::both(fma(offset, V::set(32.0f), V::set(128 * 32 + 16)));
+    // The even bytes and the odd bytes of each row's four.
+    auto store = [&](int64_t at, Words even, Words odd) {
+      const Words low = shift_right<5>(multiply_round(even, factor) + start),
+                  high = shift_left<3>(multiply_round(odd, factor) + start);
+      (low | (high & high_bytes)).store(out + at * 8 * W);
+    };
+    const uint8_t *values = values_of(g);
+    each<kValues / 64>([&](auto j) {
+      const Words raw = Words::load(values + 64 * j);
+      if constexpr (kNibbles) {
+        store(j, shift_left<11>(raw) & nibble, shift_left<3>(raw) & nibble);
+        store(4 + j, shift_left<7>(raw) & nibble, shift_right<1>(raw) & nibble);
+      } else {
+        store(j, shift_left<8>(raw) ^ sign, (raw & high_bytes) ^ sign);
+      }
+    });
+  }
+}
+
+// Adds to the float sums of N tokens and two vectors of rows what a block of inputs gives; these are the first if
+// `first`. sums: of token n and vector v at sums + n * kPanel + v * next.
+template <int N>
+inline void bytes_tile(const uint8_t *weights, const uint8_t *block, int64_t inputs, const float *scales, bool first,
+                       const uint8_t *ahead, float *sums, int64_t next) {
+  const float *d = reinterpret_cast<const float *>(block + kWideTokens * inputs);
+  const int32_t *correction = reinterpret_cast<const int32_t *>(d + kWideTokens);
+  Ints acc[2 * N];
+  each<N>([&](auto n) { acc[n] = acc[N + n] = set_ints(correction[n]); });
+  const int8_t *q = reinterpret_cast<const int8_t *>(block);
+  for (int64_t i = 0; i < inputs; i += 4, q += 4 * kWideTokens, weights += 8 * W) {
+    prefetch(ahead), ahead += 4 * kWideTokens;  // this block of the next tile
+    const Ints w[2] = {load_ints(weights), load_ints(weights + 4 * W)};
+    each<N>([&](auto n) { dot4(acc[n], acc[N + n], w, q + 4 * n); });
+  }
+  each<2>([&](auto v) {
+    const V scale = V::load(scales + v * W);
+    each<N>([&](auto n) {
+      float *sum = sums + n * kPanel + v * next;
+      const V before = first ? V::zero() : V::load(sum);
+      fma(to_floats(acc[v * N + n]), scale * V::set(d[n]), before).store(sum);
+    });
+  });
+}
+
+template <int N>
+inline void bytes_tokens(int64_t count, const uint8_t *weights, const uint8_t *block, int64_t inputs,
+                         const float *scales, bool first, const uint8_t *ahead, float *sums, int64_t next) {
+  if (count >= N) return bytes_tile<N>(weights, block, inputs, scales, first, ahead, sums, next);
+  if constexpr (N > 1) bytes_tokens<N - 1>(count, weights, block, inputs, scales, first, ahead, sums, next);
+}
+
+// Sums of a tile: [2 panels][kWideTokens][16 rows].
+inline void multiply_wide(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums,
+                          float *scratch) {
+  constexpr int kParts = kPanel / W;  // vectors of a panel
+  const int64_t most = wide_block_inputs(w.cols), tile_bytes = static_cast<int64_t>(wide_tile_bytes(w.cols));
+  const int panels = panel + 1 < w.panels() ? 2 : 1;
+  const int64_t panel_size = static_cast<int64_t>(panel_bytes(w)), pair_size = panel_size / ((w.cols + 63) / 64);
+  const uint8_t *data = w.data + panel * panel_size;
+  uint8_t *bytes = reinterpret_cast<uint8_t *>(scratch);
+  float *scales = scratch + kMostBlockInputs * 2 * kPanel / 4;
+  const uint8_t *block = static_cast<const uint8_t *>(tiles);
+  for (int64_t at = 0; at < w.cols; at += most, block += wide_block_bytes(most)) {
+    const int64_t inputs = std::min(most, w.cols - at), group = at / kGroup, groups = inputs / kGroup;
+    // Vectors of rows in pairs: both panels, or both halves of each.
+    for (int v = 0; v < 2 * kParts; ++v) {
+      const int of = v / kParts;
+      if (of >= panels) break;
+      const uint8_t *source = data + of * panel_size;
+      uint8_t *target = bytes + v / 2 * inputs * 2 * W + v % 2 * 4 * W;
+      auto *bring = w.layout == Layout::Panels4    ? to_bytes<Layout::Panels4>
+                    : w.layout == Layout::Panels4M ? to_bytes<Layout::Panels4M>
+                                                   : to_bytes<Layout::Panels8>;
+      bring(source, group, groups, v % kParts, target, scales + v * W);
+    }
+    if (kParts == 1 && panels == 1) {  // the second vector's rows are none
+      for (int64_t i = 0; i < inputs / 4; ++i) std::memset(bytes + (2 * i + 1) * 4 * W, 128, 4 * W);
+      std::fill(scales + W, scales + 2 * W, 0.0f);
+    }
+    // The packed weights of the next block, or of the next panels, come from memory meanwhile.
+    const bool last = at + most >= w.cols;
+    const uint8_t *coming = data + (last ? 2 * panel_size : (at + most) / 64 * pair_size);
+    const int64_t size = panel + 3 < w.panels() || !last ? panels * (most / 64 + 1) * pair_size : 0,
+                  step = (size / panels / ((count + kWideTokens - 1) / kWideTokens) + 63) / 64 * 64;
+    for (int64_t t = 0; t * kWideTokens < count; ++t) {
+      for (int64_t line = t * step; line < std::min((t + 1) * step, size / panels); line += 64)
+        for (int of = 0; of < panels; ++of) prefetch_far(coming + of * panel_size + line);
+      for (int pair = 0; pair < (kParts == 1 ? 1 : panels); ++pair) {
+        const uint8_t *tokens = block + t * tile_bytes;
+        bytes_tokens<kWideTokens>(count - t * kWideTokens, bytes + pair * inputs * 2 * W, tokens, inputs,
+                                  scales + pair * 2 * W, at == 0, tokens + tile_bytes,
+                                  sums + (2 * t + (kParts == 1 ? 0 : pair)) * kWideTokens * kPanel,
+                                  kParts == 1 ? kWideTokens * kPanel : W);
+      }
+    }
+  }
+}
+
+// The sums of token i with the vector of rows v of both panels.
+inline float *wide_sum(float *sums, int64_t i, int64_t v) {
+  return sums + (i / kWideTokens * 2 + v * W / kPanel) * kWideTokens * kPanel + i % kWideTokens * kPanel +
+         v * W % kPanel;
+}
+
+inline void store_wide(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out,
+                       const int64_t *offsets, const Epilogue &e) {
+  alignas(64) float values[kPanel];
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t row = panel * kPanel, at = 0; at < 2 && row < w.rows; ++at, row += kPanel) {
+      const float *source = wide_sum(const_cast<float *>(sums), i, at * kPanel / W);
+      for (int j = 0; j < kPanel; j += W) V::load(source + j).store(values + j);
+      store_results(values, out + offsets[i], row, std::min<int64_t>(kPanel, w.rows - row), e);
+    }
+}
+
+inline void pack_sums(float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
+                      void *tiles) {
+  const int64_t row = panel * kPanel, rows = std::min<int64_t>(2 * kPanel, w.rows - row), vectors = 2 * kPanel / W;
+  alignas(64) float biases[2 * kPanel] = {};
+  if (bias != nullptr) std::copy_n(bias + row, rows, biases);
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t v = 0; v < vectors; ++v) {
+      float *at = wide_sum(sums, i, v);
+      const V x = v * W < rows ? V::load(at) : V::zero();
+      if (up != nullptr) {
+        const V other = v * W < rows ? V::load(wide_sum(const_cast<float *>(up), i, v)) : V::zero();
+        (x / (V::set(1.0f) + vexp(V::zero() - x)) * other).store(at);
+      } else {
+        vgelu(x + V::load(biases + v * W)).store(at);
+      }
+    }
+  // Rows past the matrix's end, up to whole groups, are zero by now: no weight and no bias gives them anything.
+  const int64_t most = wide_block_inputs(w.rows), block = row / most, end = std::min(block * most + most, w.rows);
+  if (row + 2 * kPanel < end) return;
+  const size_t stride = wide_sums(count, kWideTokens);
+  float *begin = sums - static_cast<size_t>((row - block * most) / (2 * kPanel)) * stride;
+  const int64_t inputs = (end - block * most + kGroup - 1) / kGroup * kGroup;
+  for (int64_t i = 0; i < count; ++i)
+    pack_block(
+        [&](int64_t k) {
+          return V::load(wide_sum(begin + static_cast<size_t>(k / (2 * kPanel)) * stride, i, k % (2 * kPanel) / W));
+        },
+        inputs, static_cast<int>(i % kWideTokens),
+        static_cast<uint8_t *>(tiles) + static_cast<size_t>(i / kWideTokens) * wide_tile_bytes(w.rows) +
+            static_cast<size_t>(block * wide_block_bytes(most)));
+}
