@@ -35,6 +35,7 @@ def _output(default: str) -> Callable[[command.Function], command.Function]:
     epilog=epilog.closing(
         "qwen3asr bench --model models/qwen3-asr-0.6b-q4_0.bin --iterations 5 talk.wav",
         "qwen3asr bench --roofline --plot speed.png talk.wav",
+        "qwen3asr bench --server http://127.0.0.1:8000 --concurrency 16 --duration 300 *.wav",
     ),
 )
 @argument("files", metavar="FILE...", nargs=-1, required=True, help="Audio files.")
@@ -57,6 +58,15 @@ def _output(default: str) -> Callable[[command.Function], command.Function]:
 @option("--library", help="Another build of chatllm.cpp's library.")
 @option("--reload", is_flag=True, help="Load the model anew for each iteration.")
 @option("--roofline", is_flag=True, help="Measure the machine's limits too, and each stage's share of them.")
+@option(
+    "--server", metavar="URL", help="Put load on a server instead: latencies, throughput, errors, its memory."
+)
+@count("--concurrency", default=4, help="With --server: clients at a time.")
+@option(
+    "--duration", type=click.FloatRange(1), metavar="SECONDS", help="With --server: how long, not how often."
+)
+@option("--api-key", envvar="QWEN3ASR_API_KEY", metavar="KEY", help="With --server: its key.")
+@option("--compare", is_flag=True, help="With --server: put the same clips through the library, too.")
 @_output("results/asr_results.json")
 @_plot
 def bench(
@@ -76,6 +86,11 @@ def bench(
     library: str | None,
     reload: bool,
     roofline: bool,
+    server: str | None,
+    concurrency: int,
+    duration: float | None,
+    api_key: str | None,
+    compare: bool,
     output: Path,
     plot: Path | None,
 ) -> None:
@@ -83,6 +98,20 @@ def bench(
 
     Ctrl-C ends it; what was measured until then is printed and written.
     """
+    if server is not None:
+        _load(
+            files,
+            server,
+            concurrency,
+            None if duration else iterations,
+            duration,
+            api_key,
+            compare,
+            model,
+            threads,
+            output,
+        )
+        return
     from ..lab import bench as laboratory
     from ..lab import plots
     from ..lab.measure import extra
@@ -192,6 +221,64 @@ def leaks(
         raise click.exceptions.Exit(INTERRUPTED)
     if report.verdict != "flat":
         raise click.exceptions.Exit(1)
+
+
+def _load(
+    files: tuple[str, ...],
+    server: str,
+    concurrency: int,
+    iterations: int | None,
+    duration: float | None,
+    key: str | None,
+    compare: bool,
+    model: str | None,
+    threads: int | None,
+    output: Path,
+) -> None:
+    """``bench --server``."""
+    from ..lab import load
+
+    requests = None if iterations is None else iterations * len(files)
+    with terminal.progress(requests) as step:
+        report = load.run(
+            files,
+            server.rstrip("/"),
+            concurrency=concurrency,
+            requests=requests,
+            seconds=duration,
+            key=key,
+            progress=step,
+        )
+    if compare and not report.interrupted:
+        load.compare(report, model, threads)
+    summary = report.summary()
+    rows = {
+        "requests": f"{summary['requests']} in {report.seconds:.1f} s, {summary['failed']} failed",
+        **{error: str(count) for error, count in summary["errors"].items()},
+        "latency": _milliseconds(summary["latency"]),
+        "first event": _milliseconds(summary["first_event"]),
+        "audio seconds per second": f"{summary['audio_per_second']:.1f}",
+    }
+    if report.library_audio_per_second is not None:
+        share = summary["audio_per_second"] / report.library_audio_per_second
+        rows["the library's"] = (
+            f"{report.library_audio_per_second:.1f} (the server reaches {share:.2f} of it)"
+        )
+    if summary["memory_first"] is not None:
+        values = (summary[name] / 1e6 for name in ("memory_first", "memory_last", "memory_most"))
+        rows["memory of the server, MB"] = "first {:.1f}, last {:.1f}, most {:.1f}".format(*values)
+    terminal.print_table(rows)
+    _write(report.to_dict(), output)
+    if report.interrupted:
+        raise click.exceptions.Exit(INTERRUPTED)
+    if summary["failed"]:
+        raise click.exceptions.Exit(1)
+
+
+def _milliseconds(percentiles: dict[str, float] | None) -> str:
+    if percentiles is None:
+        return ""
+    return ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in percentiles.items())
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
