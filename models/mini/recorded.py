@@ -79,7 +79,7 @@ def _stretched(samples: np.ndarray, factor: float) -> np.ndarray:
 
 def utterance(folder: Path, text: Text, rng: random.Random) -> np.ndarray | None:
     """int16 samples [n] of ``text``; None where a syllable is missing."""
-    tempo = rng.uniform(0.55, 1.15)
+    tempo, tract = rng.triangular(0.55, 1.4, 0.9), rng.triangular(0.75, 1.2, 1.0)
     overlap = rng.choice((0.0, 0.01, 0.03, 0.05))
     pause = rng.choice((0.0, 0.0, 0.05, 0.15, 0.3))
     out = np.zeros(0, np.float32)
@@ -90,7 +90,10 @@ def utterance(folder: Path, text: Text, rng: random.Random) -> np.ndarray | None
         sound = _recording(folder, character)
         if sound is None:
             return None
-        sound = _stretched(sound, tempo * rng.uniform(0.9, 1.1)) * np.float32(rng.uniform(0.7, 1.0))
+        # Read faster or slower, it is the voice of another body; the tempo is set apart from that.
+        places = np.arange(0, sound.size - 1, 1 / tract)
+        sound = np.interp(places, np.arange(sound.size), sound).astype(np.float32)
+        sound = _stretched(sound, tempo / tract * rng.uniform(0.9, 1.1)) * np.float32(rng.uniform(0.7, 1.0))
         ramp = min(160, sound.size // 4)
         sound[:ramp] *= np.linspace(0, 1, ramp, dtype=np.float32)
         sound[-ramp:] *= np.linspace(1, 0, ramp, dtype=np.float32)
@@ -116,7 +119,9 @@ def build(folder: Path, directory: Path, clips: int, seed: int) -> None:
             if rng.random() < ORDINARY_SHARE:
                 text = ordinary.sentence(rng, {"Chinese": 1})
             else:
-                text = texts.digit_string(rng) if rng.random() < 0.6 else texts.random_text(rng)[1]
+                text = texts.digit_string(rng) if rng.random() < 0.7 else texts.random_text(rng)[1]
+                if rng.random() < 0.3:  # single syllables and pairs, as word collections have them
+                    text = texts.digits(rng, rng.randint(1, 3))
             samples = utterance(folder, text, rng) if text.language == "Chinese" else None
             if samples is not None:
                 yield text, samples

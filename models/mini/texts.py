@@ -99,6 +99,11 @@ def _chinese(written: str, spoken: str | None = None) -> Text:
     return Text("Chinese", written, spoken or written)
 
 
+def digits(rng: random.Random, count: int) -> Text:
+    """``count`` Mandarin digits."""
+    return _chinese(_digits(rng, count))
+
+
 def digit_string(rng: random.Random) -> Text:
     kind = rng.random()
     if kind < 0.3:

@@ -23,7 +23,7 @@ from .prompts import answer, prompt, random_context
 
 PEAK_RATE, WARMUP_STEPS, CTC_WEIGHT, EMA_DECAY = 1e-3, 300, 1.0, 0.998
 # Going on from finished weights: they bring no CTC head, which first has to learn to read the encoder as it is.
-FURTHER_RATE, HEAD_STEPS = 6e-4, 100
+FURTHER_RATE, HEAD_RATE, HEAD_STEPS = 6e-4, 5e-3, 100
 SAVE_STEPS, TEST_STEPS = 100, 1000
 Batch = "list[tuple[Tensor, str | None, str]]"
 
@@ -44,12 +44,16 @@ class Trainer:
         self.blank = text_config["vocab_size"]
         self.ctc = nn.Linear(text_config["hidden_size"], self.blank + 1)
         self.average = copy.deepcopy(self.network).eval()
-        parameters = [*self.network.parameters(), *self.ctc.parameters()]
+        parameters = list(self.network.parameters())
         matrices, vectors = (
             [p for p in parameters if (p.ndim > 1) == is_matrix] for is_matrix in (True, False)
         )
         self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}],
+            [
+                {"params": matrices, "weight_decay": 0.02},
+                {"params": vectors, "weight_decay": 0.0},
+                {"params": list(self.ctc.parameters()), "weight_decay": 0.02},
+            ],
             betas=(0.9, 0.98),
             fused=True,
         )
@@ -98,8 +102,16 @@ class Trainer:
         scores = F.log_softmax(self.ctc(audio), -1).transpose(0, 1)
         target_lengths = torch.tensor([len(target) for target in targets])
         ctc = F.ctc_loss(
-            scores, torch.cat(targets), lengths, target_lengths, blank=self.blank, zero_infinity=True
+            scores,
+            torch.cat(targets),
+            lengths,
+            target_lengths,
+            blank=self.blank,
+            reduction="none",
+            zero_infinity=True,
         )
+        # By token; where nothing is to be written, a token's usual length stands for one.
+        ctc = (ctc / torch.where(target_lengths > 0, target_lengths, (lengths + 3) // 4)).mean()
         return cross_entropy, ctc
 
     def step(self, batch: Batch, progress: float) -> tuple[float, float]:
@@ -108,6 +120,8 @@ class Trainer:
         rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self.step_number < self.head_steps:
+            self.optimizer.param_groups[-1]["lr"] = HEAD_RATE
         cross_entropy, ctc = self.losses(batch)
         self.optimizer.zero_grad()
         (cross_entropy + CTC_WEIGHT * ctc).backward()
