@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -420,3 +421,35 @@ def test_processes_that_are_killed_at_random_moments_and_resumed_give_the_same_f
     done = qwen3asr(*command)
     assert done.returncode == 0, done.stderr
     assert contents(broken) == contents(whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of Unix")
+def test_a_bar_shows_place_and_speed_on_a_terminal_only(tmp_path: Path, model_file: Path) -> None:
+    import pty
+
+    talk = repeated(tmp_path / "lo[n]g\x1b[31m.flac", 20)
+    terminal, side = pty.openpty()
+    command = ["--model", model_file, "--chunk-seconds", 5, "-d", tmp_path / "out", talk, "nowhere.wav"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qwen3asr_native", "transcribe", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=side,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(side)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other side is closed: the end
+        while block := os.read(terminal, 4096):
+            shown += block
+    os.close(terminal)
+    assert (process.wait(60), process.stdout and process.stdout.read()) == (1, b"")
+    for part in (
+        b"lo[n]g",
+        b"1/2",
+        b" of 0:01:40",
+        b"x",
+        b"'nowhere.wav' does not exist",
+        b"1 done, 1 failed",
+    ):
+        assert part in shown
+    assert b"\x1b[31m.flac" not in shown
