@@ -158,6 +158,8 @@ def transcribe(
     in_files = output is not None or output_dir is not None
     _check_combination(in_files, as_json, wanted, overwrite or resume, timings)
     sources, good = _sources(files, recursive)
+    if not sources:
+        raise click.exceptions.Exit(1)
     targets = plan(sources, wanted, output, output_dir) if in_files else []
     from ..assembly import join
     from ..model import Model
