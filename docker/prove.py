@@ -8,7 +8,8 @@ BASE is a Debian tree with Python, as the base image has:
 
 Each stage gets a copy of it under WORK; the Dockerfile's own RUN, COPY, ENV, ARG, WORKDIR and USER lines are carried out
 there with chroot. An instruction that is not known here is an error, so nothing is passed over. Then the image's entry
-point runs as its user: version, a transcription with the built-in model, one with a mounted model, and a benchmark.
+point runs as its user: version, a transcription with the built-in model, one with a mounted model, a benchmark,
+and the server with its health check (curl asks it).
 Needs root, and Python 3.9 or later alone.
 """
 
@@ -41,6 +42,9 @@ class Stage:
     folder: str = "/"
     user: str = "root"
     entry_point: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+    health: list[str] = field(default_factory=list)
+    port: int = 0
 
     def variables(self) -> dict[str, str]:
         return {**self.arguments, **self.environment}
@@ -137,7 +141,13 @@ class Builder:
         self.current().entry_point = json.loads(rest)
 
     def do_cmd(self, rest: str) -> None:
-        json.loads(rest)
+        self.current().command = json.loads(rest)
+
+    def do_expose(self, rest: str) -> None:
+        self.current().port = int(rest)
+
+    def do_healthcheck(self, rest: str) -> None:
+        self.current().health = json.loads(rest.partition(" CMD ")[2])
 
     def do_run(self, rest: str) -> None:
         network = {name: os.environ[name] for name in NETWORK if name in os.environ}
@@ -230,7 +240,45 @@ def check(stage: Stage, model: Path, audio: Path) -> None:
     told = [results["model"]["info"][name] for name in ("threads", "context_length")]
     if told != [1, 1000]:
         sys.exit(f"INFERENCE_THREADS and CONTEXT_LENGTH did not arrive: {told}")
+    check_server(stage, audio, built_in.strip())
     print("All steps of the Dockerfile and the checks of the image passed.")
+
+
+def check_server(stage: Stage, audio: Path, expected: str) -> None:
+    """The image's own command: its health check fails before, passes while it serves, and it recognizes what is sent."""
+    if run(stage, stage.health, output=True).returncode == 0:
+        sys.exit("the health check passes although nothing serves")
+    print(f"--> docker run -p {stage.port}:{stage.port} qwen3asr")
+    variables = [f"{key}={value}" for key, value in stage.variables().items()]
+    inside = [
+        "env",
+        "-i",
+        f"--chdir={stage.folder}",
+        "HOME=/tmp",
+        *variables,
+        *stage.entry_point,
+        *stage.command,
+    ]
+    with mounted(stage.tree):
+        server = subprocess.Popen(["chroot", f"--userspec={stage.user}", str(stage.tree), *inside])
+        try:
+            for _ in range(120):
+                if run(stage, stage.health, output=True).returncode == 0:
+                    break
+                time.sleep(0.5)
+            else:
+                sys.exit("the health check does not pass")
+            request = ["curl", "-sS", "--noproxy", "*", "-F", f"file=@{audio}", "-F", "response_format=text"]
+            address = f"http://127.0.0.1:{stage.port}/v1/audio/transcriptions"
+            told = subprocess.run(
+                [*request, address], check=True, capture_output=True, text=True
+            ).stdout.strip()
+            print(told, flush=True)
+            if told != expected:
+                sys.exit("the server says something else than the command line")
+        finally:
+            server.terminate()
+            server.wait(90)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "info": "models",
     "itn": "itn",
     "serve": "serve",
+    "cluster": "cluster",
     "models": "models",
     "download": "models",
     "convert": "models",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 _BACKLOG = 512
+# Longer than clients keep idle connections (5 s is usual): who closes first must not be the server, or the next request of
+# a client is lost on its way.
+_KEEP_ALIVE_SECONDS = 65
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -55,6 +58,7 @@ def serve(model: Model, settings: Settings, *, ready: Callable[[str], None] = la
                 access_log=False,  # there is one line for each request already
                 lifespan="on",
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 ws_max_size=16 << 20,
                 timeout_graceful_shutdown=round(settings.grace),
             )

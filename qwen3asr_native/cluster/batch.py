@@ -1,0 +1,173 @@
+"""Transcription of many files by actors of Ray Data, each with a model of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, Qwen3AsrError
+from .shards import Shard, shards
+
+FORMATS = ("jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``transcribe`` did.
+
+    Attributes:
+        shards: Shards of the input.
+        skipped: Shards that were there already.
+        items: Audio of the shards that were done now.
+        failed: Those of them whose row has an error.
+    """
+
+    shards: int
+    skipped: int
+    items: int
+    failed: int
+
+
+def transcribe(
+    sources: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    actors: int | None = None,
+    threads: int = 2,
+    shard_size: int = 64,
+    format: str = "jsonl",
+    address: str | None = None,
+    **options: Any,
+) -> Summary:
+    """Transcribes files on a Ray cluster; every shard of the input becomes one file in ``output``.
+
+    A row has "audio" (its name), "text", "language", "duration" (seconds), "segments" (start, end, text), "error" (a
+    sentence, or None). What is there already is not done again; take an empty directory for other options.
+
+    Args:
+        sources: Files, directories, manifests, Parquet: see ``shards.shards``.
+        output: Directory that all machines see; made when it is missing.
+        model: As for ``Model``; every machine must find it.
+        actors: Models at a time in the whole cluster; None: as many as its processors allow.
+        threads: Processors of each.
+        shard_size: Most files of a shard.
+        format: "jsonl" or "parquet".
+        address: Address of a running cluster, such as "ray://host:10001" or "auto"; None takes the one that the process
+            is connected to, or begins one on this machine.
+        options: As for ``Model.transcribe``.
+
+    Raises:
+        ArgumentError: A source cannot be read, an option has a value that it cannot have, or Ray is not installed.
+        Qwen3AsrError: The model cannot be used.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ArgumentError(
+            "this needs the Python package 'ray'; install it with: pip install 'qwen3asr-native[cluster]'"
+        ) from None
+    if format not in FORMATS:
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    folder = Path(output).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = shards(sources, shard_size)
+    missing = [part for part in parts if not (folder / f"{part.name}.{format}").exists()]
+    if not missing:
+        return Summary(len(parts), len(parts), 0, 0)
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    most = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+    count = min(actors or most, len(missing))
+    rows = ray.data.from_items(
+        [{"shard": asdict(part)} for part in missing], override_num_blocks=len(missing)
+    )
+    done = rows.map_batches(
+        _Worker,
+        fn_constructor_args=(model, threads, str(folder), format, options),
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=count),
+        num_cpus=threads,
+    ).take_all()
+    return Summary(
+        len(parts),
+        len(parts) - len(missing),
+        sum(int(row["items"]) for row in done),
+        sum(int(row["failed"]) for row in done),
+    )
+
+
+class _Worker:
+    """An actor: one model, shard after shard."""
+
+    def __init__(
+        self, model: str | None, threads: int, folder: str, format: str, options: dict[str, Any]
+    ) -> None:
+        from ..model import Model
+
+        self._model = Model(model, threads=threads)
+        self._folder, self._format, self._options = Path(folder), format, options
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        items, failed = zip(*(self._work(Shard(**shard)) for shard in batch["shard"]))
+        return {"items": list(items), "failed": list(failed)}
+
+    def _work(self, shard: Shard) -> tuple[int, int]:
+        names: list[str] = []
+
+        def audios() -> Iterable[str | bytes]:
+            for name, audio in shard.read():
+                names.append(name)
+                yield audio
+
+        results = list(self._model.transcribe_many(audios(), **self._options))
+        rows = [_row(name, result) for name, result in zip(names, results)]
+        self._write(rows, self._folder / f"{shard.name}.{self._format}")
+        return len(rows), sum(row["error"] is not None for row in rows)
+
+    def _write(self, rows: list[dict[str, Any]], path: Path) -> None:
+        """Whole or not at all."""
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(handle, "wb") as file:
+                if self._format == "parquet":
+                    import pyarrow
+                    from pyarrow import parquet
+
+                    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+                else:
+                    for row in rows:
+                        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def _row(name: str, result: Any) -> dict[str, Any]:
+    if isinstance(result, Qwen3AsrError):
+        return {
+            "audio": name,
+            "text": None,
+            "language": None,
+            "duration": None,
+            "segments": [],
+            "error": str(result),
+        }
+    return {
+        "audio": name,
+        "text": result.text,
+        "language": result.language,
+        "duration": result.timings.audio_ms / 1000,
+        "segments": [{"start": part.start, "end": part.end, "text": part.text} for part in result.segments],
+        "error": None,
+    }
