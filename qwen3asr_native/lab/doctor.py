@@ -145,7 +145,17 @@ def _versions() -> dict[str, Any]:
     }
     for requirement, _ in _requirements():
         versions[requirement] = _version_of(requirement)
+    versions["dictionaries of script conversion"] = _dictionaries()
     return versions
+
+
+def _dictionaries() -> str | None:
+    from ..text.dictionaries import used
+
+    try:
+        return str(used())
+    except Qwen3AsrError:
+        return None
 
 
 def _version_of(distribution: str) -> str | None:

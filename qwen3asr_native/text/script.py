@@ -1,7 +1,7 @@
 """Chinese script conversion (OpenCC) that works while the text is still being made.
 
-The dictionaries, and the meaning of a conversion, are those of ``opencc-python-reimplemented``: the result
-equals its ``OpenCC(config).convert``. That library wants the whole text and takes milliseconds per sentence;
+The meaning of a conversion is that of ``opencc-python-reimplemented``: with its dictionaries the result equals its
+``OpenCC(config).convert``; see `dictionaries` for where they come from. That library wants the whole text and takes milliseconds per sentence;
 `ScriptConverter` takes pieces of any size and returns at once what no later text can change.
 
 How a conversion works. Text is cut at punctuation and white space. Each segment passes a chain of stages, each
@@ -13,14 +13,16 @@ when no match of a better rank that overlaps it is chosen.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cache, lru_cache
-from importlib import resources
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
+
+from . import dictionaries
+from .dictionaries import Dictionaries, is_separator
+from .offsets import Derived, Rewriting, unchanged
 
 TAIWAN = "zh-TW"
 ALIASES = {TAIWAN: "s2twp"}
@@ -36,10 +38,11 @@ _REMEMBERED_WINDOWS = 16384
 
 def available_variants() -> list[str]:
     """The names that `ScriptConverter` takes: "zh-TW" and the names of OpenCC's configurations."""
-    configs = (resources.files("opencc") / "config").iterdir()
-    return sorted(
-        [*ALIASES, *(entry.name[: -len(".json")] for entry in configs if entry.name.endswith(".json"))]
-    )
+    return _variants(dictionaries.used())
+
+
+def _variants(source: Dictionaries) -> list[str]:
+    return sorted([*ALIASES, *source.variants()])
 
 
 class ScriptConverter:
@@ -58,29 +61,56 @@ class ScriptConverter:
     Args:
         variant: "zh-TW" (Taiwan's standard with its vocabulary, OpenCC's s2twp) or the name of an OpenCC
             configuration, see `available_variants`.
+        source: whose dictionaries are used; None: those of `dictionaries.used`.
 
     Raises:
         ValueError: ``variant`` is not one of `available_variants`.
+        ConversionError: there are no dictionaries, or they cannot be read.
     """
 
-    def __init__(self, variant: str) -> None:
-        if variant not in available_variants():
-            names = ", ".join(available_variants())
+    def __init__(self, variant: str, source: Dictionaries | None = None) -> None:
+        source = source or dictionaries.used()
+        if variant not in _variants(source):
+            names = ", ".join(_variants(source))
             raise ValueError(f"unknown script variant {variant!r}: choose one of {names}")
         self.variant = variant
-        self._is_separator, self._stages = _load(ALIASES.get(variant, variant))
+        self._is_separator = _SEPARATORS
+        self._stages = _load(ALIASES.get(variant, variant), source)
         self._streams = [_StageStream(stage) for stage in self._stages]
 
     def convert(self, text: str) -> str:
         """Convert a whole text; independent of what has been fed."""
         out: list[str] = []
+        for start, stop, separates in self._segments(text):
+            out.append(text[start:stop] if separates else self._convert_segment(text[start:stop]))
+        return "".join(out)
+
+    def convert_with_offsets(self, text: str) -> Derived:
+        """As `convert`, with the places that the parts of the result have in ``text``.
+
+        A word that changes counts as a whole: in 軟體 both characters come from both of 软件.
+        """
+        result = Rewriting()
+        for start, stop, separates in self._segments(text):
+            derived = unchanged(text[start:stop])
+            for stage in () if separates else self._stages:
+                derived = stage.convert_with_offsets(derived.text).after(derived)
+            for span in derived.spans:
+                piece = derived.text[span.start : span.stop]
+                result.add(piece, start + span.source_start, start + span.source_stop, span.changed)
+        return result.done()
+
+    def _segments(self, text: str) -> Iterator[tuple[int, int, bool]]:
+        """The parts of ``text`` and whether they are separators."""
         start = 0
         for position, char in enumerate(text):
             if self._is_separator[char]:
-                out += self._convert_segment(text[start:position]), char
+                if start < position:
+                    yield start, position, False
+                yield position, position + 1, True
                 start = position + 1
-        out.append(self._convert_segment(text[start:]))
-        return "".join(out)
+        if start < len(text):
+            yield start, len(text), False
 
     def _convert_segment(self, text: str) -> str:
         for stage in self._stages:
@@ -164,7 +194,10 @@ class _Stage:
             phrases = dictionaries
         self._values: dict[str, str] = {}
         self._ranks: dict[str, int] = {}
+        self._of_words: set[int] = set()  # the dictionaries that exchange words, not characters one by one
         for index, dictionary in enumerate(phrases, 1):
+            if any(len(key) != len(value) for key, value in dictionary.items()):
+                self._of_words.add(index)
             for key, value in dictionary.items():
                 if key not in self._values:
                     self._values[key] = value
@@ -207,6 +240,26 @@ class _Stage:
         """The conversion of a whole segment."""
         complete, _ = self._complete_matches(segment, stop_when_open=False)
         return self._choose(segment, complete)
+
+    def convert_with_offsets(self, segment: str) -> Derived:
+        """As `convert`, with the places in ``segment``."""
+        complete, _ = self._complete_matches(segment, stop_when_open=False)
+        chosen = _decide(sorted(complete), len(segment)).chosen if len(complete) > 1 else complete
+        result = Rewriting()
+        position = 0
+        for match in [*sorted(chosen, key=_start_of), None]:
+            stop = match.start if match else len(segment)
+            for place in range(position, stop):
+                result.add_changed(segment[place].translate(self._characters), segment, place, place + 1)
+            if match is None:
+                break
+            if match.rank // _RANKS_PER_DICTIONARY + 1 in self._of_words:
+                result.add_changed(match.value, segment, match.start, match.stop)
+            else:
+                for place, char in enumerate(match.value, match.start):
+                    result.add_changed(char, segment, place, place + 1)
+            position = match.stop
+        return result.done()
 
     def _complete_matches(self, text: str, stop_when_open: bool) -> tuple[list[_Match], int]:
         """The keys in ``text``, and the first place at which a key begins that may be longer than the text."""
@@ -423,39 +476,21 @@ class _StageStream:
 
 
 class _Separators(dict[str, bool]):
-    """Whether a character separates segments, by OpenCC's own pattern; asked once for each character."""
-
-    def __init__(self, pattern: re.Pattern[str]) -> None:
-        super().__init__()
-        self._pattern = pattern
+    """Whether a character separates segments; asked once for each character."""
 
     def __missing__(self, char: str) -> bool:
-        found = self[char] = bool(self._pattern.fullmatch(char))
+        found = self[char] = is_separator(char)
         return found
 
 
+_SEPARATORS = _Separators()
+
+
 @cache
-def _load(config: str) -> tuple[_Separators, tuple[_Stage, ...]]:
-    """Read OpenCC's configuration: the separators of segments and the chain of stages."""
-    from opencc import OpenCC  # type: ignore[import-untyped]
+def _load(config: str, source: Dictionaries) -> tuple[_Stage, ...]:
+    """The chain of stages; without the keys that cannot match because a separator cuts them."""
 
-    is_separator = _Separators(OpenCC().split_chars_re)
-    root = resources.files("opencc")
-    chain = json.loads((root / "config" / f"{config}.json").read_text(encoding="utf-8"))["conversion_chain"]
+    def whole(dictionary: dict[str, str]) -> dict[str, str]:
+        return {key: value for key, value in dictionary.items() if not any(map(is_separator, key))}
 
-    def dictionaries(node: dict[str, Any]) -> list[dict[str, str]]:
-        if node["type"] == "group":
-            return [entry for child in node["dicts"] for entry in dictionaries(child)]
-        return [
-            _read_dictionary((root / "dictionary" / node["file"]).read_text(encoding="utf-8"), is_separator)
-        ]
-
-    return is_separator, tuple(_Stage(dictionaries(step["dict"])) for step in chain)
-
-
-def _read_dictionary(lines: str, is_separator: _Separators) -> dict[str, str]:
-    """Key and first value of each line; without the keys that cannot match because a separator cuts them."""
-    entries = (line.strip().split("\t") for line in lines.splitlines())
-    return {
-        key: values.split(" ")[0] for key, values in entries if not any(is_separator[char] for char in key)
-    }
+    return tuple(_Stage([whole(entries) for entries in stage]) for stage in source.chain(config))
