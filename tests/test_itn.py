@@ -214,3 +214,15 @@ def test_a_malformed_line_of_cases_is_named(tmp_path: Path) -> None:
     path.write_text("# Section\n二十 20\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"cases.tsv, line 2: expected"):
         read_cases(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(
+        "負负百千分之零幾几多点點一二三十萬万億兆比又第到至加等於年月日時时分秒元度勝負廿○幺么兩、高長Aa1%",
+        max_size=24,
+    )
+)
+def test_no_text_raises_and_what_is_written_stays(text: str) -> None:
+    written = normalize(text)
+    assert normalize(written) == written

@@ -15,8 +15,17 @@ INTERRUPTED = 130
 def run_filter(lines: TextIO, out: TextIO) -> None:
     """Write each line of ``lines`` to ``out``, normalized, as soon as it has come."""
     for line in iter(lines.readline, ""):
-        out.write(normalize(line))
+        out.write(_normalized(line))
         out.flush()
+
+
+def _normalized(line: str) -> str:
+    """A line that fails passes as it was: a fault in one must not lose those after it."""
+    try:
+        return normalize(line)
+    except Exception as error:
+        _say(f"a line is passed on as it was: {error!r}")
+        return line
 
 
 def main() -> int:

@@ -152,13 +152,15 @@ def percentage(source: Source, start: int) -> Match | None:
 
 
 def negative(source: Source, start: int) -> Match | None:
-    """負五度 -> -5度, 負百分之三 -> -3%."""
+    """負五度 -> -5度, 負百分之三 -> -3%, 負二分之一 -> -1/2."""
     before = _before(source, start)
     after_number = before.kind in NUMERAL_KINDS or before.kind is Kind.ARABIC or before.text in lexicon.MARKS
     if source[start].text not in lexicon.MINUS or after_number:
         return None
-    share = percentage(source, start + 1)
+    share = percentage(source, start + 1) or fraction(source, start + 1)
     if share is not None:
+        if not share.edits:  # 負百分之零點幾
+            return share
         first = share.edits[0]
         return Match(share.stop, [Edit(start, first.stop, "-" + first.text), *share.edits[1:]])
     number = source.number(start + 1)
@@ -180,10 +182,10 @@ def ordinal(source: Source, start: int) -> Match | None:
 
 
 def _listed_stop(source: Source, position: int) -> int:
-    """The end of the single digits that go on a list: 、二、三."""
-    while source[position].text == lexicon.LIST_COMMA:
+    """The end of the single digits that go on a list or a range: 、二、三, 到五."""
+    while source[position].text == lexicon.LIST_COMMA or source[position].text in lexicon.CONNECTORS:
         number = source.integer(position + 1)
-        if number is None or number.form is not Form.DIGIT:
+        if number is None or number.form not in (Form.DIGIT, Form.TEN):
             break
         position = number.stop
     return position
@@ -239,15 +241,28 @@ def time_of_day(source: Source, start: int) -> Match | None:
         return None
     stop, text = minute.stop, f"{hour.value:02}:{minute.value:02}"
     with_minutes = source[stop].text == "分"
-    if minute.value < 10 and not _is_clock_minute(source, start, hour, with_minutes):
+    if (
+        not with_minutes
+        and hour.value == 1
+        and _before(source, start).text in lexicon.COMPARATIVE_BEFORE_A_BIT
+    ):
+        return None  # 多一點二十個
+    # With seconds, or with 時, nothing else can be meant: 十三點五分十秒, 三時三分.
+    sure = with_minutes and (mark in lexicon.HOUR_WORD or _seconds(source, stop + 1) is not None)
+    if minute.value < 10 and not sure and not _is_clock_minute(source, start, hour, with_minutes):
         return None
     if not with_minutes:
         return None if mark in lexicon.HOUR_WORD else Match(stop, [Edit(start, stop, text)])
     stop += 1
-    second = _sixtieth(source, stop)
-    if second is not None and source[second.stop].text == "秒":
+    second = _seconds(source, stop)
+    if second is not None:
         stop, text = second.stop + 1, f"{text}:{second.value:02}"
     return Match(stop, [Edit(start, stop, text)])
+
+
+def _seconds(source: Source, start: int) -> Number | None:
+    second = _sixtieth(source, start)
+    return second if second is not None and source[second.stop].text == "秒" else None
 
 
 def _is_clock_minute(source: Source, start: int, hour: Number, with_minutes: bool) -> bool:
@@ -311,17 +326,22 @@ def mixed_fraction(source: Source, start: int) -> Match | None:
 def ratio(source: Source, start: int) -> Match | None:
     """十七比十六 -> 17:16; a comparison such as 三比二大 stays."""
     number = source.number(start)
-    parts: list[str] = []
+    scores: list[list[str]] = [[]]  # one after the other: 六比四七比五
     stop = start
     while number is not None and number.form is not Form.RANGE:
-        parts.append(number.text)
         stop = number.stop
         if source[stop].text != "比":
+            scores[-1].append(number.text)
             break
+        if scores[-1] and number.form in (Form.TWO_DIGITS, Form.PAIR):
+            scores[-1].append(number.text[0])
+            scores.append([number.text[1]])
+        else:
+            scores[-1].append(number.text)
         number = source.number(stop + 1)
-    if len(parts) < 2 or _compares(source, stop) or source[stop].text in lexicon.AND_MORE:
+    if len(scores[0]) < 2 or _compares(source, stop) or source[stop].text in lexicon.AND_MORE:
         return None
-    return Match(stop, [Edit(start, stop, ":".join(parts))])
+    return Match(stop, [Edit(start, stop, " ".join(map(":".join, scores)))])
 
 
 def _compares(source: Source, position: int) -> bool:
@@ -336,14 +356,14 @@ def arithmetic(source: Source, start: int) -> Match | None:
     """一加一等於二 -> 1加1等於2; without a result only beside longer numbers: 二十加三 -> 20加3."""
     numbers: list[tuple[int, Number]] = []
     position, result = start, False
-    while len(numbers) < LONGEST_CHAIN and not result:
+    while len(numbers) < LONGEST_CHAIN:
         number = source.number(position)
         if number is None:
             break
         numbers.append((position, number))
         operator = source[number.stop].text
-        result = bool(numbers[:-1]) and source[position - 1].text in lexicon.EQUALS
-        if operator not in lexicon.OPERATORS and operator not in lexicon.EQUALS:
+        result = result or (bool(numbers[:-1]) and source[position - 1].text in lexicon.EQUALS)
+        if operator not in lexicon.OPERATORS and (result or operator not in lexicon.EQUALS):
             break
         position = number.stop + 1
     sure = result or _counts(source, numbers[-1][1]) if numbers else False
@@ -405,6 +425,54 @@ def compound(source: Source, start: int) -> Match | None:
         edits.append(Edit(position, tail.stop, tail.text))
         position = tail.stop
     return Match(position, edits)
+
+
+def with_zero(source: Source, start: int) -> Match | None:
+    """一年零三個月 -> 1年3個月, 兩小時零五分 -> 2小時5分: the zero says only that a unit is left out."""
+    first = source.integer(start)
+    family = _family(source, first.stop) if first is not None else ""
+    if first is None or family not in ("years", "duration") or source[first.stop].text == "分":
+        return None
+    zero = first.stop + 1
+    if source[zero].kind is not Kind.DIGIT or source[zero].value != 0:
+        return None
+    second = source.integer(zero + 1)
+    if second is None or second.form not in (Form.DIGIT, Form.TEN, Form.CARDINAL):
+        return None
+    unit = source[second.stop].text
+    if _family(source, second.stop) != family and not (
+        family == "years" and unit in lexicon.SHORTER_THAN_A_YEAR
+    ):
+        return None
+    return Match(second.stop + 1, [Edit(start, first.stop, first.text), Edit(zero, second.stop, second.text)])
+
+
+def record(source: Source, start: int) -> Match | None:
+    """五勝三負 -> 5勝3負, 三勝二和一負 -> 3勝2和1負."""
+    edits: list[Edit] = []
+    position = start
+    for words in (lexicon.WON, lexicon.DRAWN, lexicon.LOST):
+        number = source.integer(position)
+        if number is None or number.form in (Form.PAIR, Form.RANGE):
+            break
+        if source[number.stop].text in words:
+            edits.append(Edit(position, number.stop, number.text))
+            position = number.stop + 1
+    said = source[position - 1].text if edits else ""
+    return Match(position, edits) if len(edits) > 1 and said in lexicon.LOST else None
+
+
+def price(source: Source, start: int) -> Match | None:
+    """一百五十點五十美元 -> 150.50美元: cents said as a number of their own."""
+    whole = source.integer(start)
+    if whole is None or whole.form is not Form.CARDINAL or source[whole.stop].text not in lexicon.POINT:
+        return None
+    cents = source.integer(whole.stop + 1)
+    if cents is None or cents.form is not Form.CARDINAL or not 20 <= cents.value <= 99:
+        return None
+    if not source[cents.stop].text.startswith(lexicon.CURRENCIES):
+        return None
+    return Match(cents.stop, [Edit(start, cents.stop, f"{whole.text}.{cents.value}")])
 
 
 def house_number(source: Source, start: int) -> Match | None:
@@ -511,7 +579,15 @@ def _is_decimal(source: Source, start: int, number: Number) -> bool:
     before = _before(source, start)
     if before.text in lexicon.TIMES_OF_DAY or source[number.stop].text == lexicon.QUARTER:
         return False
-    return not (source[start].text == "一" and before.text in lexicon.COMPARATIVE_BEFORE_A_BIT)
+    if source[start].text != "一" or before.text not in lexicon.COMPARATIVE_BEFORE_A_BIT:
+        return True
+    # 身高一點七五公尺, 減少一點八億元; but 快一點三個人
+    if not number.text[-1].isdigit():
+        return True
+    unit = _unit(source, number.stop)
+    if unit is not None:
+        return unit.family in lexicon.MEASURED or source[number.stop].text in lexicon.MEASURES
+    return len(number.text.partition(".")[2]) > 1 and source[number.stop].text not in lexicon.POINT
 
 
 def _written_form(source: Source, start: int, number: Number) -> str | None:
@@ -525,6 +601,8 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
     if number.form is Form.DIGIT:
         return number.text if _digit_counts(source, start, number, named) else None
     if number.form is Form.TEN:
+        if following.text in lexicon.HOUR_WORD and _says_when(source, start):  # 上午十時
+            return number.text
         counts = following.kind is Kind.UNIT and following.text not in lexicon.NOT_AFTER_TEN
         return number.text if named or counts or following.text in lexicon.AND_MORE else None
     if number.form is Form.PAIR and following.kind is Kind.UNIT and not _after_letters(source, start):
@@ -534,6 +612,11 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
     if number.form is Form.PAIR:
         return None
     return number.text if "0" in number.text or following.text in lexicon.AFTER_TWO_DIGITS else None
+
+
+def _says_when(source: Source, start: int) -> bool:
+    before = _before(source, start)
+    return before.text in lexicon.TIMES_OF_DAY or before.text in lexicon.DAY
 
 
 def _is_listing(source: Source, number: Number) -> bool:
@@ -578,14 +661,17 @@ RULES: tuple[Rule, ...] = (
     percentage,
     negative,
     ordinal,
+    with_zero,
     date,
     version,
+    price,
     time_of_day,
     mixed_fraction,
     fraction,
     ratio,
     arithmetic,
     span,
+    record,
     compound,
     house_number,
     listing,

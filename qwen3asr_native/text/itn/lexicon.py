@@ -12,14 +12,14 @@ def _words(text: str) -> frozenset[str]:
 
 DIGITS = {
     char: value
-    for value, chars in enumerate(["零〇", "一幺么", "二兩两", *"三四五六七八九"])
+    for value, chars in enumerate(["零〇○", "一幺么", "二兩两", *"三四五六七八九"])
     for char in chars
 }
 PLACES = {"十": 10, "百": 100, "千": 1000}
 TENS = {"廿": 20, "卅": 30}
 SCALES = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
-# The digit in 五億三 counts thousands of these.
-COUNTED_BY = {"億": "萬", "亿": "万"}
+# The digit in 五億三 counts thousands of these, in 三兆二 too.
+COUNTED_BY = {"億": ("萬", 10**4), "亿": ("万", 10**4), "兆": ("億", 10**8)}
 NUMERALS = frozenset([*DIGITS, *PLACES, *TENS, *SCALES])
 
 TWO_OF = frozenset("兩两")  # "two" of things: never in a string of digits
@@ -31,6 +31,34 @@ LIST_COMMA = "、"
 HOUR_WORD = frozenset("時时")
 QUARTER = "刻"
 DAY = frozenset("日號号")
+CIRCLE = "○"  # a zero among digits, else a mark
+SHORTER_THAN_A_YEAR = _words("天 日 個星期 个星期 週 周")
+WON, DRAWN, LOST = frozenset("勝胜"), frozenset("和平"), frozenset("負负敗败")
+CURRENCIES = (
+    "元",
+    "美元",
+    "美金",
+    "歐元",
+    "欧元",
+    "日圓",
+    "日元",
+    "英鎊",
+    "英镑",
+    "港",
+    "人民",
+    "台幣",
+    "臺幣",
+    "台币",
+    "塊",
+    "块",
+    "圓",
+    "圆",
+)
+# After 長一點五 or 近一點三 these say that a number was meant.
+MEASURED = frozenset(["length", "weight", "money", "duration"])
+MEASURES = _words(
+    "倍 成 度 坪 平方公尺 平方米 平方公里 平方公分 畝 亩 公頃 公顷 公升 升 毫升 個百分點 个百分点 百分點 百分点 趴 攝氏度 摄氏度 秒 卡 大卡"
+)
 AND_MORE = frozenset("多餘余")  # 十多個, 三十多歲
 AND_SOME = frozenset("幾几來来")  # 十幾個
 APPROXIMATE = frozenset("幾几數数")  # before: 幾十, 數百萬
@@ -67,10 +95,18 @@ ORDINAL = "第"
 OVER = "分之"  # 三分之二, but 五十九分之前
 KEYWORDS = _words("分之 比 負 负 第 又 之 到 至") | OPERATORS | EQUALS
 THINGS = _words("個 个 次 下")
-# A name unless a longer number follows: 高三學生, but 高三十公尺.
+# A name unless a longer number or a length follows: 高三學生, but 高三十公尺 and 高三公尺.
 NAMES_BEFORE_NUMERAL = _words(NAMES)
 # Protected alone, but before a unit and in percentages they are numbers: 八九十歲.
 PROTECTED_ALONE = _words("八九十 二百五 四周")
+
+# Names of places that are counts after a verb: 九份老街, but 收了九份文件.
+PLACES_OR_COUNTS = _words("九份 八里 三星 五金")
+COUNTING = frozenset("了有共總总立設设開开收簽签買买訂订送吃約约近超達达走跑")
+# 二度開閘 is "again", 升溫二度 a measure.
+AGAIN = _words("二度 三度")
+MEASURED_BEFORE = frozenset("下溫温氏緯纬經经升降低高約约有差偏轉转傾倾斜到至達达是為为")
+NOT_AFTER_AGAIN = frozenset("的左以半多之到至和與与角空灼燒烧電电音近C，。、；！？ ")
 
 PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.
@@ -99,4 +135,7 @@ CONTEXT = frozenset().union(
     MARKS,
     BEFORE_TIME,
     ROADS,
+    WON,
+    DRAWN,
+    LOST,
 )

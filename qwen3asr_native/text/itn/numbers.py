@@ -195,13 +195,13 @@ def _cardinal(tokens: list[Token], start: int) -> Number | None:
     groups = ""  # 1億2000萬
     scaled = True  # nothing below the last scale word
     while tokens[position].kind in (Kind.DIGIT, Kind.PLACE, Kind.TENS):
-        thousands = lexicon.COUNTED_BY.get(tokens[position - 1].text, "") if position > start else ""
+        below, unit = lexicon.COUNTED_BY.get(tokens[position - 1].text if position > start else "", ("", 1))
         section = _section(tokens, position, ones)
         if section is None:
             return None
         position, suffix, scale = _scales(tokens, section.stop)
-        if thousands and section.low >= 10**4 and not suffix:  # 五億三: 5億3000萬
-            section, suffix, scale = _divided(section, 10**4), thousands, 10**4
+        if below and section.low >= unit and not suffix:  # 五億三: 5億3000萬
+            section, suffix, scale = _divided(section, unit), below, unit
         if scale == smallest or low != high:
             return None
         if scale > smallest:  # 一萬兩千億: the scale word counts all that was said

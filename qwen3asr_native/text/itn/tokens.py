@@ -47,6 +47,7 @@ def _vocabulary() -> dict[str, Kind]:
     words.update(dict.fromkeys(lexicon.LABELS, Kind.LABEL))
     words.update(dict.fromkeys(lexicon.SHORT_WEEKDAYS, Kind.PROTECTED))
     words.update(dict.fromkeys(lexicon.PROTECTED, Kind.PROTECTED))
+    words.update(dict.fromkeys(lexicon.AGAIN, Kind.PROTECTED))
     return words
 
 
@@ -127,7 +128,15 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     if word in lexicon.SHORT_WEEKDAYS:
         return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
     if word in lexicon.NAMES_BEFORE_NUMERAL:
-        return following not in lexicon.NUMERALS and following not in lexicon.POINT
+        if following in lexicon.NUMERALS or following in lexicon.POINT:
+            return False
+        return not _begins_length(text, position + len(word))
+    if word in lexicon.PERCENT and after_numeral:  # 百分之五百分之六, but 五百分之六
+        return _is_percentage(before)
+    if word in lexicon.PLACES_OR_COUNTS and text[position - 1 : position] in lexicon.COUNTING and position:
+        return False
+    if word in lexicon.AGAIN:
+        return not after_numeral and _is_again(text, position, following)
     if word[0] not in lexicon.NUMERALS or word in lexicon.STICKY:
         return True
     if word in lexicon.KILO_UNITS:
@@ -139,6 +148,31 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     if word in lexicon.PROTECTED_ALONE and following in UNITS:
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
+
+
+def _is_percentage(before: list[Token]) -> bool:
+    """Whether the number that has just ended is one of percents."""
+    for token in before[: -_MOST_DECIMALS - 12 : -1]:
+        if token.text in lexicon.PERCENT:
+            return True
+        if token.kind not in NUMERAL_KINDS and token.text not in lexicon.POINT | lexicon.MINUS:
+            return False
+    return False
+
+
+def _is_again(text: str, position: int, following: str) -> bool:
+    """梅開二度, 二度開閘; but 升溫二度, 二度的角."""
+    before = text[position - 1 : position] if position else ""
+    measured = before in lexicon.MEASURED_BEFORE and before != ""
+    return not measured and following != "" and following not in lexicon.NOT_AFTER_AGAIN
+
+
+def _begins_length(text: str, position: int) -> bool:
+    return any(
+        UNITS[text[position : position + length]].family in ("length", "weight")
+        for length in range(1, _LONGEST_WORD + 1)
+        if text[position : position + length] in UNITS
+    )
 
 
 def _begins_unit(text: str, position: int) -> bool:
@@ -167,6 +201,8 @@ def _numeral(text: str, position: int, previous: Kind) -> Token | None:
     char = text[position]
     if char in lexicon.SPOKEN_ONE and not _is_spoken_one(text, position, previous):
         return None
+    if char == lexicon.CIRCLE and previous is not Kind.DIGIT:
+        return None
     for kind, values in (
         (Kind.DIGIT, lexicon.DIGITS),
         (Kind.PLACE, lexicon.PLACES),
@@ -182,6 +218,8 @@ def _is_spoken_one(text: str, position: int, previous: Kind) -> bool:
     """么 is "one" only among digits: 幺二三零六, but not 什么一二三."""
     if previous is Kind.DIGIT:
         return True
+    if position > 1 and text[position - 1] in lexicon.POINT and text[position - 2] in lexicon.DIGITS:
+        return True  # 零點幺
     if position and text[position - 1] in lexicon.NOT_ONE_AFTER:
         return False
     return text[position + 1 : position + 2] in lexicon.DIGITS
