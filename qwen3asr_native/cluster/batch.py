@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,6 +82,9 @@ def transcribe(
     if not missing:
         return Summary(len(parts), len(parts), 0, 0)
     if not ray.is_initialized():
+        # Its notes of progress are for who drives Ray by hand.
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         ray.init(address=address, log_to_driver=False, logging_level="warning")
     most = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
     count = min(actors or most, len(missing))
@@ -134,9 +137,9 @@ class _Worker:
 
     def _write(self, rows: list[dict[str, Any]], path: Path) -> None:
         """Whole or not at all."""
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with open(handle, "wb") as file:
+            with open(temporary, "wb") as file:
                 if self._format == "parquet":
                     import pyarrow
                     from pyarrow import parquet
@@ -149,7 +152,7 @@ class _Worker:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
 
 
