@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         Qwen3AsrError,
     )
+    from .aligner import Aligner
     from .live import Live, Update
     from .model import Model
     from .transcript import Segment, Timings, Token, Transcript, Word
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 _moved.install()
 
 __all__ = [
+    "Aligner",
     "ArgumentError",
     "AudioError",
     "ContextLengthError",
@@ -72,6 +74,7 @@ __all__ = [
 
 # Module -> its names above. Every name of __all__ is in one of them.
 _HOMES = {
+    "aligner": ("Aligner",),
     "engine": ("engine_version", "inspect_model", "kernel_sets"),
     "live": ("Live", "Update"),
     "model": ("Model",),

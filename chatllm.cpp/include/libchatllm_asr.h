@@ -158,6 +158,23 @@ DLL_DECL int API_CALL chatllm_asr_prefill_logits(struct chatllm_obj *obj, const 
                                                  const chatllm_asr_options *options, float **data, int64_t shape[2]);
 DLL_DECL void API_CALL chatllm_asr_free(void *data);
 
+/* ---- word times, with a forced aligner model ---- */
+
+/* When each unit of a text is said: times[2 * i] is the start and times[2 * i + 1] the end of units[i], in milliseconds
+ * from the beginning of the audio; none is less than the one before. A unit is a word without punctuation, or one
+ * ideograph. Times are those of the official package: multiples of the model's step, which may lie past the end of the
+ * audio. attention as in the options. n_units may be 0. */
+DLL_DECL int API_CALL chatllm_asr_align(struct chatllm_obj *obj, const float *pcm, int64_t n_samples,
+                                        const char *const *units, int64_t n_units, int attention, double *times);
+
+/* The scores [2 * n_units, time classes] that the times are chosen from, as other intermediate results. */
+DLL_DECL int API_CALL chatllm_asr_align_scores(struct chatllm_obj *obj, const float *pcm, int64_t n_samples,
+                                               const char *const *units, int64_t n_units, int attention, float **data,
+                                               int64_t shape[2]);
+
+/* What chatllm_asr_align does to the n times of the best classes, in place: those that break the order are moved. */
+DLL_DECL int API_CALL chatllm_asr_repair_times(double *times, int64_t n);
+
 /* Ids of the prompt for n_samples of audio, as run() builds it. Returns their number (negative: a status); writes at
  * most capacity of them. */
 DLL_DECL int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_t n_samples,

@@ -123,11 +123,13 @@ class Session:
 
     def matrix(self, name: str, pcm: Pcm, *arguments: Any) -> NDArray[np.float32]:
         """Calls ``chatllm_asr_<name>`` on samples [n]; float32 [rows, columns]."""
+        return self.matrix_of(getattr(self.api, f"asr_{name}"), pcm, *arguments)
+
+    def matrix_of(self, function: Any, pcm: Pcm, *arguments: Any) -> NDArray[np.float32]:
+        """Calls a function of the C API on samples [n]; float32 [rows, columns]."""
         samples = samples_of(pcm)
         data, shape = ffi.new("float **"), ffi.new("int64_t[2]")
-        status = getattr(self.api, f"asr_{name}")(self.object, samples, len(samples), *arguments, data, shape)
-        if status != 0:
-            raise self._failure(status)
+        self.check(function(self.object, samples, len(samples), *arguments, data, shape))
         try:
             content = ffi.buffer(data[0], shape[0] * shape[1] * 4)
             rows, columns = int(shape[0]), int(shape[1])
@@ -148,12 +150,13 @@ class Session:
             ids = ffi.new("int32_t[]", max(1, count))
             count = self.api.asr_prompt_ids(self.object, n_samples, c_options, ids, count)
         del texts
-        if count < 0:
-            raise self._failure(count)
+        self.check(min(count, 0))
         return list(ids[0:count])
 
-    def _failure(self, status: int) -> Exception:
-        return error_of_status(status, text_of(self.api.asr_last_error(self.object)))
+    def check(self, status: int) -> None:
+        """Raises the error of a call on the object that has failed."""
+        if status != 0:
+            raise error_of_status(status, text_of(self.api.asr_last_error(self.object)))
 
 
 class Run:

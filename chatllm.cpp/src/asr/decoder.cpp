@@ -105,7 +105,8 @@ void Decoder::attend_block(int64_t layer, int64_t tokens) {
   });
 }
 
-void Decoder::step(float *x, int64_t tokens, float *logits, const AbortFlag &abort) {
+// Scores `rows` of the block; only the last one, if `scores` is given, without them.
+void Decoder::step(float *x, int64_t tokens, const std::vector<int64_t> *rows, float *scores, const AbortFlag &abort) {
   const int64_t hidden = config_.hidden, stride = row_stride(hidden), dim = config_.head_dim, half = dim / 2,
                 kv_heads = config_.kv_heads;
   end_ = length_ + tokens;
@@ -130,7 +131,8 @@ void Decoder::step(float *x, int64_t tokens, float *logits, const AbortFlag &abo
     const DecoderLayer &weights = model_.decoder().layers[static_cast<size_t>(l)];
     products_.run(weights.qkv, Input(x, stride, norm(weights.attention_norm)), tokens,
                   Output(qkv_.data(), qkv_stride_));
-    const bool last_only = l + 1 == config_.layers;  // from the last layer on, only the last position is needed
+    // From the last layer on, only the positions that are scored are needed.
+    const bool last_layer = l + 1 == config_.layers, last_only = last_layer && rows == nullptr;
     const int64_t before = last_only ? tokens - 1 : tokens;
     if (before > 0 && tokens > 1)
       products_.pool().run(before, [&](int64_t t, int) {
@@ -146,15 +148,25 @@ void Decoder::step(float *x, int64_t tokens, float *logits, const AbortFlag &abo
     } else {
       attend_block(l, tokens);
     }
+    if (last_layer && rows != nullptr) {
+      tokens = 0;
+      for (const int64_t row : *rows) {
+        std::copy_n(x + row * stride, hidden, x + tokens * stride);
+        std::copy_n(context_.data() + row * context_stride_, config_.heads * dim,
+                    context_.data() + tokens * context_stride_);
+        ++tokens;
+      }
+      if (tokens == 0) break;
+    }
     products_.run(weights.out, Input(context_.data(), context_stride_), tokens,
                   Output(x, stride, Activation::None, true));
     products_.feed_forward(weights.gate_up, Activation::SwiGlu, weights.down, Input(x, stride, norm(weights.mlp_norm)),
                            tokens, Output(x, stride, Activation::None, true));
   }
   length_ = end_;
-  if (logits != nullptr)
-    products_.run(model_.decoder().lm_head, Input(x, stride, norm(model_.decoder().norm)), 1,
-                  Output(logits, config_.vocab));
+  const Linear &head = model_.decoder().lm_head;
+  if (scores != nullptr && tokens > 0)
+    products_.run(head, Input(x, stride, norm(model_.decoder().norm)), tokens, Output(scores, head.rows));
 }
 
 void Decoder::forward(float *x, int64_t tokens, float *logits, const AbortFlag &abort) {
@@ -162,7 +174,25 @@ void Decoder::forward(float *x, int64_t tokens, float *logits, const AbortFlag &
   try {
     for (int64_t first = 0; first < tokens; first += kBlockTokens) {
       const int64_t count = std::min(kBlockTokens, tokens - first);
-      step(x + first * row_stride(config_.hidden), count, first + count == tokens ? logits : nullptr, abort);
+      step(x + first * row_stride(config_.hidden), count, nullptr, first + count == tokens ? logits : nullptr, abort);
+    }
+  } catch (...) {
+    length_ = before;  // all of the input or none of it
+    throw;
+  }
+}
+
+void Decoder::forward(float *x, int64_t tokens, const std::vector<int64_t> &rows, float *scores,
+                      const AbortFlag &abort) {
+  const int64_t before = length_;
+  auto next = rows.begin();
+  try {
+    for (int64_t first = 0; first < tokens; first += kBlockTokens) {
+      const int64_t count = std::min(kBlockTokens, tokens - first);
+      std::vector<int64_t> mine;
+      for (; next != rows.end() && *next < first + count; ++next) mine.push_back(*next - first);
+      step(x + first * row_stride(config_.hidden), count, &mine, scores, abort);
+      scores += static_cast<int64_t>(mine.size()) * model_.decoder().lm_head.rows;
     }
   } catch (...) {
     length_ = before;  // all of the input or none of it

@@ -15,6 +15,8 @@ class Decoder {
   // overwritten. With `logits`, writes the scores [vocab] of what follows the last one. Throws Aborted between layers;
   // then nothing is appended.
   void forward(float *x, int64_t tokens, float *logits, const AbortFlag &abort);
+  // The same, with the scores [rows.size()][rows of the head] of those of the new positions: ascending, from 0.
+  void forward(float *x, int64_t tokens, const std::vector<int64_t> &rows, float *scores, const AbortFlag &abort);
 
   int64_t length() const { return length_; }
   void truncate(int64_t length) { length_ = length; }
@@ -22,7 +24,7 @@ class Decoder {
   void shrink_cache(int64_t keep_positions) { cache_.shrink(keep_positions); }
 
  private:
-  void step(float *x, int64_t tokens, float *logits, const AbortFlag &abort);
+  void step(float *x, int64_t tokens, const std::vector<int64_t> *rows, float *scores, const AbortFlag &abort);
   void rotate_and_store(int64_t layer, int64_t token, int64_t kv_head);
   void attend_last(int64_t layer, int64_t token, int64_t kv_head, float *scores);  // the block's last query
   void attend_block(int64_t layer, int64_t tokens);                                // all queries of the block

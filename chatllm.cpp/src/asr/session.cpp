@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "asr/aligner.h"
 #include "asr/loop_guard.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -51,6 +52,10 @@ const float *Session::padded(const float *pcm, int64_t *samples) {
 }
 
 Prompt Session::build_prompt(int64_t samples, const RunSettings &settings) const {
+  if (model_->config().aligner)
+    fail(Status::BadModel,
+         format("model file '%s' holds the forced aligner, which does not transcribe: use a Qwen3-ASR model",
+                settings_.model_path.c_str()));
   const int64_t tokens = model_->config().encoder.total_tokens(mel_.frames(samples));
   auto check = [&](int64_t count) {
     if (count >= settings_.max_context)
@@ -95,6 +100,14 @@ int64_t Session::reuse_prompt(const Prompt &prompt) {
   return reused;
 }
 
+// Embeddings of the prompt's tokens from `first` on, but those that stand for audio.
+void Session::embed_text(const Prompt &prompt, int64_t first, int64_t audio_tokens, float *x) {
+  const int64_t stride = row_stride(model_->config().decoder.hidden);
+  for (int64_t i = first; i < static_cast<int64_t>(prompt.ids.size()); ++i)
+    if (i < prompt.audio_at || i >= prompt.audio_at + audio_tokens)
+      model_->embed(prompt.ids[static_cast<size_t>(i)], x + i * stride);
+}
+
 // Mel, encoder and prompt, up to the scores of the first token.
 void Session::prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits,
                       const AbortFlag &abort) {
@@ -118,9 +131,7 @@ void Session::prefill(const float *pcm, int64_t samples, const RunSettings &sett
   timings_.encode_ms = elapsed_ms(start);
 
   start = now_ns();
-  for (int64_t i = reused; i < count; ++i)
-    if (i < prompt.audio_at || i >= prompt.audio_at + audio_tokens)
-      model_->embed(prompt.ids[static_cast<size_t>(i)], x + i * stride);
+  embed_text(prompt, reused, audio_tokens, x);
   decoder_.forward(x + reused * stride, count - reused, logits, abort);
   before_audio_.assign(prompt.ids.begin(), prompt.ids.begin() + prompt.audio_at);
   timings_.prefill_ms = elapsed_ms(start);
@@ -290,6 +301,67 @@ std::vector<float> Session::prefill_logits(const float *pcm, int64_t samples, co
   return out;
 }
 
+std::vector<float> Session::align_scores(const float *pcm, int64_t samples, const std::vector<std::string> &units,
+                                         bool full_attention, int64_t shape[2]) {
+  const Config &config = model_->config();
+  if (!config.aligner)
+    fail(Status::BadModel, format("model file '%s' holds no forced aligner, which word times need: use a "
+                                  "Qwen3-ForcedAligner model",
+                                  settings_.model_path.c_str()));
+  shape[0] = 2 * static_cast<int64_t>(units.size());
+  shape[1] = config.classes;
+  std::vector<float> scores;
+  timed_run([&] {
+    timings_.audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
+    check_audio(pcm, samples);
+    if (timings_.audio_ms > config.classes * config.class_ms)
+      fail(Status::TooLong, format("the audio of %.0f s is longer than the %.0f s that the aligner can tell: align it "
+                                   "in pieces",
+                                   timings_.audio_ms / 1000, config.classes * config.class_ms / 1000));
+    int64_t start = now_ns();
+    const int64_t frames = mel_.frames(samples), audio_tokens = config.encoder.total_tokens(frames);
+    const AlignmentPrompt made = alignment_prompt(model_->tokenizer(), audio_tokens, units);
+    const int64_t count = static_cast<int64_t>(made.prompt.ids.size()), stride = row_stride(config.decoder.hidden);
+    if (count > settings_.max_context)
+      fail(Status::TooLong, format("audio and text of %lld tokens do not fit the context of %lld: align shorter pieces",
+                                   static_cast<long long>(count), static_cast<long long>(settings_.max_context)));
+    timings_.audio_tokens = static_cast<int32_t>(audio_tokens);
+    timings_.prompt_tokens = static_cast<int32_t>(count);
+    float *mel = mel_data_.reserve(static_cast<size_t>(frames * mel_.bins()));
+    mel_.compute(pcm, samples, mel, pool_);
+    timings_.mel_ms = elapsed_ms(start);
+
+    start = now_ns();
+    float *x = embeddings_.reserve(static_cast<size_t>(count * stride));
+    encoder_.run(mel, frames, full_attention, x + made.prompt.audio_at * stride, stride, abort_);
+    timings_.encode_ms = elapsed_ms(start);
+
+    start = now_ns();
+    embed_text(made.prompt, 0, audio_tokens, x);
+    scores.resize(static_cast<size_t>(shape[0] * shape[1]));
+    forget();
+    decoder_.forward(x, count, made.slots, scores.data(), abort_);
+    forget();
+    timings_.prefill_ms = elapsed_ms(start);
+    timings_.finish = CHATLLM_ASR_FINISH_STOP;
+  });
+  if (timings_.finish == CHATLLM_ASR_FINISH_ABORT) fail(Status::Error, "the alignment was aborted");
+  return scores;
+}
+
+std::vector<double> Session::align(const float *pcm, int64_t samples, const std::vector<std::string> &units,
+                                   bool full_attention) {
+  int64_t shape[2];
+  const std::vector<float> scores = align_scores(pcm, samples, units, full_attention, shape);
+  std::vector<double> times;
+  for (int64_t slot = 0; slot < shape[0]; ++slot) {
+    const float *first = scores.data() + slot * shape[1];
+    times.push_back(static_cast<double>(std::max_element(first, first + shape[1]) - first) * model_->config().class_ms);
+  }
+  repair_times(&times);
+  return times;
+}
+
 std::vector<int32_t> Session::prompt_ids(int64_t samples, const RunSettings &settings) const {
   return build_prompt(std::max(samples, kShortest), settings).ids;
 }
@@ -309,6 +381,8 @@ std::string Session::info() const {
              c.decoder.head_dim) +
          format(", \"encoder_width\": %d, \"encoder_layers\": %d, \"mel_bins\": %d", c.encoder.d_model,
                 c.encoder.layers, c.encoder.mel_bins) +
+         format(", \"purpose\": \"%s\", \"classes\": %d, \"class_ms\": %g", c.aligner ? "ForcedAligner" : "ASR",
+                c.classes, c.class_ms) +
          ", \"languages\": [" + languages + "]}";
 }
 

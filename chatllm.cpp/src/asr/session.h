@@ -50,6 +50,12 @@ class Session {
   std::vector<float> log_mel(const float *pcm, int64_t samples, int64_t shape[2]);
   std::vector<float> encode(const float *pcm, int64_t samples, bool full_attention, int64_t shape[2]);
   std::vector<float> prefill_logits(const float *pcm, int64_t samples, const RunSettings &settings, int64_t shape[2]);
+  // Of a forced aligner: the scores [2 * units][classes] of each unit's start and end.
+  std::vector<float> align_scores(const float *pcm, int64_t samples, const std::vector<std::string> &units,
+                                  bool full_attention, int64_t shape[2]);
+  // Of a forced aligner: each unit's start and end, [2 * units] milliseconds, repaired.
+  std::vector<double> align(const float *pcm, int64_t samples, const std::vector<std::string> &units,
+                            bool full_attention);
   std::vector<int32_t> prompt_ids(int64_t samples, const RunSettings &settings) const;
 
   const Model &model() const { return *model_; }
@@ -62,6 +68,7 @@ class Session {
  private:
   const float *padded(const float *pcm, int64_t *samples);
   void check_audio(const float *pcm, int64_t samples) const;
+  void embed_text(const Prompt &prompt, int64_t first, int64_t audio_tokens, float *x);
   Prompt build_prompt(int64_t samples, const RunSettings &settings) const;
   int64_t reuse_prompt(const Prompt &prompt);
   void prefill(const float *pcm, int64_t samples, const RunSettings &settings, float *logits, const AbortFlag &abort);

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <new>
 
+#include "asr/aligner.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "capi/object.h"
@@ -115,6 +116,15 @@ void hand_over(const std::vector<float> &values, float **data) {
 void require_outputs(float **data, const int64_t *shape) {
   if (data == nullptr || shape == nullptr) fail(Status::BadArgument, "the place for the result is NULL");
   *data = nullptr;
+}
+
+std::vector<std::string> unit_texts(const char *const *units, int64_t count) {
+  constexpr int64_t kMost = 1 << 24;
+  if (count < 0 || count > kMost) fail(Status::BadArgument, "the number of units is out of range");
+  if (count > 0 && units == nullptr) fail(Status::BadArgument, "the units are NULL");
+  std::vector<std::string> texts;
+  for (int64_t i = 0; i < count; ++i) texts.emplace_back(require(units[i], "a unit"));
+  return texts;
 }
 
 }  // namespace
@@ -427,6 +437,42 @@ int API_CALL chatllm_asr_last_status(void) {
 
 void API_CALL chatllm_asr_free(void *data) {
   std::free(data);
+}
+
+int API_CALL chatllm_asr_align(struct chatllm_obj *obj, const float *pcm, int64_t n_samples, const char *const *units,
+                               int64_t n_units, int attention, double *times) {
+  return call(obj, [&] {
+    if (n_units > 0 && times == nullptr) fail(Status::BadArgument, "an output pointer is NULL");
+    const std::vector<std::string> texts = unit_texts(units, n_units);
+    const std::vector<double> found = obj->exclusively(
+        [&](Session &s) { return s.align(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL); });
+    std::copy(found.begin(), found.end(), times);
+  });
+}
+
+int API_CALL chatllm_asr_align_scores(struct chatllm_obj *obj, const float *pcm, int64_t n_samples,
+                                      const char *const *units, int64_t n_units, int attention, float **data,
+                                      int64_t shape[2]) {
+  return call(obj, [&] {
+    require_outputs(data, shape);
+    const std::vector<std::string> texts = unit_texts(units, n_units);
+    hand_over(obj->exclusively([&](Session &s) {
+      return s.align_scores(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL, shape);
+    }),
+              data);
+  });
+}
+
+int API_CALL chatllm_asr_repair_times(double *times, int64_t n) {
+  if (n < 0 || (n > 0 && times == nullptr)) return CHATLLM_ASR_BAD_ARGUMENT;
+  try {
+    std::vector<double> all(times, times + n);
+    chatllm::repair_times(&all);
+    std::copy(all.begin(), all.end(), times);
+    return CHATLLM_ASR_OK;
+  } catch (const std::bad_alloc &) {
+    return CHATLLM_ASR_NO_MEMORY;
+  }
 }
 
 int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_t n_samples, const chatllm_asr_options *options,

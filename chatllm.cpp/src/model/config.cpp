@@ -60,6 +60,14 @@ Config Config::read(const GgmmFile &file) {
   if (!(d.rms_eps > 0 && d.rms_eps < 1))
     fail(Status::BadModel, "the model file is damaged: rms_norm_eps is out of range");
 
+  c.aligner = h.model_type == kModelQwen3ForcedAligner;
+  if (c.aligner) {
+    c.classes = h.classify_num;
+    c.class_ms = root["timestamp_segment_time"].number(80);
+    if (!(c.class_ms >= 1 && c.class_ms <= 10000))
+      fail(Status::BadModel, "the model file is damaged: timestamp_segment_time is out of range");
+  }
+
   for (const Json &language : root["support_languages"].items())
     if (!language.string().empty()) c.languages.push_back(language.string());
   return c;

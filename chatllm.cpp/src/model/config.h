@@ -30,6 +30,9 @@ struct Config {
   EncoderConfig encoder;
   DecoderConfig decoder;
   std::vector<std::string> languages;
+  bool aligner = false;  // a forced aligner: its head tells times instead of tokens
+  int classes = 0;       // aligner: time classes
+  double class_ms = 0;   // aligner: milliseconds from one class to the next
 
   static Config read(const GgmmFile &file);
 };

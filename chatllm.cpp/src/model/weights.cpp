@@ -158,11 +158,6 @@ class Model::Packer {
 
 Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
     : file_(path), config_(Config::read(file_)), tokenizer_(file_) {
-  if (file_.header().model_type != kModelQwen3Asr)
-    fail(Status::BadModel,
-         format("model file '%s' holds the forced aligner, which this engine cannot run: it does not transcribe; use a "
-                "Qwen3-ASR model",
-                path.c_str()));
   Packer packer(file_, kernels, vectors_);
 
   const EncoderConfig &ec = config_.encoder;
@@ -209,8 +204,10 @@ Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
   }
   decoder_.norm = packer.vector("model.norm.weight", dc.hidden);
   // A file that promises a head of its own and has none was cut off.
-  const bool shared_head = file_.header().tied_embeddings && file_.find("lm_head.weight") == nullptr;
-  packer.add(decoder_.lm_head, shared_head ? "model.embed_tokens" : "lm_head", dc.vocab, dc.hidden, false);
+  const bool shared_head =
+      !config_.aligner && file_.header().tied_embeddings && file_.find("lm_head.weight") == nullptr;
+  packer.add(decoder_.lm_head, shared_head ? "model.embed_tokens" : "lm_head",
+             config_.aligner ? config_.classes : dc.vocab, dc.hidden, false);
   arena_ = packer.finish(pool);
 }
 

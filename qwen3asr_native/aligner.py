@@ -1,0 +1,353 @@
+"""When each word of a text is said: Qwen3-ForcedAligner in the engine."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+import weakref
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import arguments
+from . import audio as audio_input
+from ._native import ffi, lib
+from .engine import ATTENTION, Engine
+from .engine.shim import samples_of
+from .errors import ArgumentError, ModelFileError
+from .files import hub
+from .languages import name_of
+from .transcript import Word
+from .voice import EnergyActivity
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from .audio import AudioSource, Pcm
+
+_SHORTEST_SILENCE = audio_input.SAMPLE_RATE // 2  # that is cut away at the ends: words are pulled into silence
+# What the official code takes for ideographs.
+_IDEOGRAPHS = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+)
+
+
+class Unit(NamedTuple):
+    """What gets one pair of times: ``text`` as the model reads it, said by ``[offset, end_offset)`` of the given text."""
+
+    text: str
+    offset: int
+    end_offset: int
+
+
+def split(text: str, language: str | None = None) -> list[Unit]:
+    """The units of a text, as the official code splits it.
+
+    Only letters, numbers and the ASCII apostrophe are read; all else is dropped without a break. Each ideograph is a
+    unit; other writing is split at white space, Japanese and Korean by the libraries that the official code uses.
+
+    Args:
+        text: Any text.
+        language: Name or code of its language.
+
+    Raises:
+        ArgumentError: The library that splits the language is not installed.
+    """
+    name = name_of(language or "").lower()
+    if name == "japanese":
+        return _placed(_japanese(text), text)
+    if name == "korean":
+        return _placed(_korean(text), text)
+    return list(_general(text))
+
+
+def _is_read(character: str) -> bool:
+    return character == "'" or unicodedata.category(character)[0] in "LN"
+
+
+def _is_ideograph(character: str) -> bool:
+    return any(first <= ord(character) <= last for first, last in _IDEOGRAPHS)
+
+
+def _general(text: str) -> Iterator[Unit]:
+    run: list[int] = []  # places of the characters of a unit that goes on
+
+    def unit() -> Iterator[Unit]:
+        if run:
+            yield Unit("".join(text[place] for place in run), run[0], run[-1] + 1)
+            run.clear()
+
+    for place, character in enumerate(text):
+        if character.isspace():
+            yield from unit()
+        elif _is_ideograph(character):
+            yield from unit()
+            yield Unit(character, place, place + 1)
+        elif _is_read(character):
+            run.append(place)
+    yield from unit()
+
+
+def _clean(word: str) -> str:
+    return "".join(filter(_is_read, word))
+
+
+def _japanese(text: str) -> list[str]:
+    try:
+        import nagisa  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        raise ArgumentError(
+            "Japanese is split into words by the package nagisa: pip install nagisa, or give the words as a list"
+        ) from None
+    return [word for word in map(_clean, nagisa.tagging(text).words) if word]
+
+
+def _korean(text: str) -> list[str]:
+    try:
+        from soynlp.tokenizer import LTokenizer  # type: ignore[import-not-found,unused-ignore]
+
+        dictionary = resources.files("qwen_asr").joinpath("inference/assets/korean_dict_jieba.dict")
+        lines = dictionary.read_text(encoding="utf-8").splitlines()
+    except (ImportError, OSError):
+        raise ArgumentError(
+            "Korean is split into words by the package soynlp with the dictionary of the package qwen-asr: pip install "
+            "soynlp qwen-asr, or give the words as a list"
+        ) from None
+    scores = {line.split()[0]: 1.0 for line in lines if line.strip()}
+    return [word for word in map(_clean, LTokenizer(scores).tokenize(text)) if word]
+
+
+def _placed(words: Sequence[str], text: str) -> list[Unit]:
+    """Words, of which each has some of the text's read characters, in order; a library may have changed their width."""
+    places = [place for place, character in enumerate(text) if _is_read(character)]
+    units, at = [], 0
+    for word in words:
+        wanted = len(unicodedata.normalize("NFKC", word))
+        begin = at
+        while at < len(places) and (
+            at == begin
+            or len(unicodedata.normalize("NFKC", "".join(text[p] for p in places[begin : at + 1]))) <= wanted
+        ):
+            at += 1
+        if at > begin:
+            units.append(Unit(word, places[begin], places[at - 1] + 1))
+        else:  # the library has made characters of its own
+            end = places[-1] + 1 if places else 0
+            units.append(Unit(word, end, end))
+    return units
+
+
+def _given(words: Sequence[str]) -> list[Unit]:
+    """A caller's own units, which stand in their text with a space between."""
+    units, at = [], 0
+    for word in words:
+        if not isinstance(word, str):
+            raise ArgumentError(f"text must be a string or a list of strings, not a list with {word!r}")
+        cleaned = _clean(word)
+        if cleaned:
+            units.append(Unit(cleaned, at, at + len(word)))
+        at += len(word) + 1
+    return units
+
+
+class Aligner:
+    """A forced aligner, loaded: it tells when each word of a known text is said. Threads may share it.
+
+    Args:
+        path_or_name: As for ``Model``, of a Qwen3-ForcedAligner model.
+        dtype, threads, kernels, context_length: As for ``Model``.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, or no forced aligner.
+        DownloadError, ConversionError, ArgumentError, OutOfMemoryError: As for ``Model``.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | os.PathLike[str],
+        *,
+        dtype: str | None = None,
+        threads: int | None = None,
+        kernels: str | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        path_or_name = arguments.path(path_or_name, "the aligner")
+        if os.path.isfile(os.path.join(path_or_name, "config.json")):
+            path = hub.quantized_copy(Path(path_or_name), dtype or "q8_0")
+            weakref.finalize(self, hub.remove_copy, path, os.getpid())
+        elif dtype is not None:
+            raise ArgumentError("dtype is for checkpoint directories; model files are of one type already")
+        else:
+            path = hub.resolve(path_or_name)
+        self._path = path
+        self._engine = Engine(
+            path,
+            threads=arguments.threads(threads),
+            kernels=arguments.optional_text(kernels, "kernels"),
+            context_length=arguments.optional_whole(context_length, "context_length"),
+        )
+        if self._engine.info.get("purpose") != "ForcedAligner":
+            self._engine.close()
+            raise ModelFileError(
+                f"'{path_or_name}' is no forced aligner, which word times need; use a Qwen3-ForcedAligner model"
+            )
+
+    def __repr__(self) -> str:
+        return f"Aligner({os.fspath(self._path)!r}{', closed' if self.closed else ''})"
+
+    def __enter__(self) -> Aligner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the aligner was closed."""
+        return self._engine.closed
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The model as the engine describes it."""
+        return dict(self._engine.info)
+
+    def close(self) -> None:
+        """Frees everything. Harmless when closed."""
+        self._engine.close()
+
+    def align(
+        self,
+        audio: AudioSource,
+        text: str | Sequence[str],
+        language: str | None = None,
+        *,
+        sample_rate: int | None = None,
+        attention: str = "window",
+    ) -> list[Word]:
+        """The words of ``text`` with the seconds at which they begin and end in ``audio``.
+
+        Times never decrease and lie inside the audio. Silence before and after the speech is not looked at. A text with
+        nothing that is said, punctuation only for example, has no words.
+
+        Args:
+            audio: As for ``Model.transcribe``; at most the length that the model can tell, 5 minutes for the released one.
+            text: What is said in it; a list of words decides itself what a word is, and their offsets are those in the
+                words with a space between.
+            language: Name or code of the text's language; matters for Japanese and Korean only.
+            sample_rate: Hz, for arrays.
+            attention: Encoder attention, "window" or "full".
+
+        Raises:
+            AudioError: The audio is missing, empty, not audio, or holds NaN.
+            ArgumentError: The text's language needs a library that is not installed, or an option is wrong.
+            ContextLengthError: Audio or text are too long: align shorter pieces.
+            ModelClosedError, ForkedError: As for ``Model``.
+        """
+        language = arguments.language(language)
+        mode = ATTENTION[arguments.choice(attention, "attention", ATTENTION)]
+        if isinstance(text, str):
+            whole, units = text, split(text, language)
+        elif isinstance(text, (list, tuple)):
+            units, whole = _given(text), " ".join(text)
+        else:
+            raise ArgumentError(f"text must be a string or a list of strings, not {type(text).__name__}")
+        pcm = audio_input.load(audio, sample_rate)
+        return self._words(pcm, whole, units, mode)
+
+    def _words(self, pcm: Pcm, text: str, units: Sequence[Unit], mode: int) -> list[Word]:
+        if not units:
+            return []
+        begin, end = _spoken(pcm)
+        duration = (end - begin) / audio_input.SAMPLE_RATE
+        times = self._times(pcm[begin:end], units, mode) / 1000
+        seconds = np.round(np.clip(times, 0, duration) + begin / audio_input.SAMPLE_RATE, 3)
+        seconds = np.minimum(seconds, len(pcm) / audio_input.SAMPLE_RATE)
+        return [
+            Word(text[unit.offset : unit.end_offset], float(first), float(last), unit.offset, unit.end_offset)
+            for unit, (first, last) in zip(units, seconds)
+        ]
+
+    def _times(self, pcm: Pcm, units: Sequence[Unit], mode: int) -> NDArray[np.float64]:
+        """Milliseconds [units, 2] as the official code has them: they may lie behind the end of the audio."""
+        samples, (pointers, texts) = samples_of(pcm), _c_texts(units)
+        times = ffi.new("double[]", 2 * len(units) + 1)
+        with self._engine.turn() as session:
+            session.check(
+                lib.chatllm_asr_align(session.object, samples, len(samples), pointers, len(units), mode, times)
+            )
+        del texts  # until here the pointers pointed into them
+        return np.frombuffer(ffi.buffer(times), np.float64)[: 2 * len(units)].reshape(-1, 2).copy()
+
+    def _scores(self, pcm: Pcm, units: Sequence[Unit], mode: int) -> NDArray[np.float32]:
+        """The scores [2 * units, classes] that the times are chosen from."""
+        pointers, texts = _c_texts(units)
+        with self._engine.turn() as session:
+            scores = session.matrix_of(lib.chatllm_asr_align_scores, pcm, pointers, len(units), mode)
+        del texts
+        return scores
+
+
+def _c_texts(units: Sequence[Unit]) -> tuple[Any, list[Any]]:
+    texts = [ffi.new("char[]", unit.text.encode("utf-8", "replace")) for unit in units]
+    return ffi.new("char *[]", texts), texts
+
+
+def _spoken(pcm: Pcm) -> tuple[int, int]:
+    """Samples [begin, end) without long silence at the ends; all of them when nobody is heard."""
+    activity = EnergyActivity()
+    events = activity.feed(pcm)
+    if not events:
+        return 0, len(pcm)
+    begin = max(0, events[0][1])
+    ends = [place for started, place in events if not started]
+    end = len(pcm) if events[-1][0] else min(len(pcm), ends[-1])
+    if begin < _SHORTEST_SILENCE:
+        begin = 0
+    if len(pcm) - end < _SHORTEST_SILENCE:
+        end = len(pcm)
+    return (begin, end) if end - begin >= audio_input.SAMPLE_RATE // 10 else (0, len(pcm))
+
+
+def carried_over(words: Sequence[Word], source: str, target: str) -> list[Word]:
+    """Words of ``source`` as words of ``target``, another writing of it: digits for spoken numbers, another script.
+
+    Where several words have become one stretch that cannot be divided, it is one word with the times of all.
+    """
+    if source == target:
+        return list(words)
+    carried: list[Word] = []
+    matcher = SequenceMatcher(None, source, target, autojunk=False)
+    for kind, begin, end, first, last in matcher.get_opcodes():
+        inside = [word for word in words if word.offset < end and word.end_offset > begin]
+        if not inside or first == last:
+            continue
+        if kind == "equal" or end - begin == last - first:  # character by character
+            spans = [
+                (word, max(word.offset, begin) - begin + first, min(word.end_offset, end) - begin + first)
+                for word in inside
+            ]
+        else:
+            spans = [(Word("", inside[0].start, inside[-1].end), first, last)]
+        for word, offset, end_offset in spans:
+            previous = carried[-1] if carried else None
+            if previous is not None and offset == previous.end_offset and word.start < previous.end:
+                start, offset = previous.start, previous.offset  # the same word, or a part of it
+                carried.pop()
+            else:
+                start = word.start
+            carried.append(Word(target[offset:end_offset], start, word.end, offset, end_offset))
+    return carried
