@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import _moved
 
 if TYPE_CHECKING:
+    from .aligner import Aligner
     from .engine import engine_version, inspect_model, kernel_sets
     from .errors import (
         ArgumentError,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         Qwen3AsrError,
     )
-    from .aligner import Aligner
     from .live import Live, Update
     from .model import Model
     from .transcript import Segment, Timings, Token, Transcript, Word

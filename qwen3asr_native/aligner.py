@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import unicodedata
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .audio import AudioSource, Pcm
+    from .audio import AudioSource, Pcm, Piece
+    from .transcript import Segment
 
-_SHORTEST_SILENCE = audio_input.SAMPLE_RATE // 2  # that is cut away at the ends: words are pulled into silence
+_SHORTEST_SILENCE = (
+    audio_input.SAMPLE_RATE // 2
+)  # that is cut away at the ends: words are pulled into silence
 # What the official code takes for ideographs.
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF),
@@ -184,8 +188,9 @@ class Aligner:
         context_length: int | None = None,
     ) -> None:
         path_or_name = arguments.path(path_or_name, "the aligner")
-        if os.path.isfile(os.path.join(path_or_name, "config.json")):
-            path = hub.quantized_copy(Path(path_or_name), dtype or "q8_0")
+        checkpoint = hub.checkpoint(path_or_name)
+        if checkpoint is not None:
+            path = hub.quantized_copy(checkpoint, dtype or "q8_0")
             weakref.finalize(self, hub.remove_copy, path, os.getpid())
         elif dtype is not None:
             raise ArgumentError("dtype is for checkpoint directories; model files are of one type already")
@@ -287,7 +292,9 @@ class Aligner:
         times = ffi.new("double[]", 2 * len(units) + 1)
         with self._engine.turn() as session:
             session.check(
-                lib.chatllm_asr_align(session.object, samples, len(samples), pointers, len(units), mode, times)
+                lib.chatllm_asr_align(
+                    session.object, samples, len(samples), pointers, len(units), mode, times
+                )
             )
         del texts  # until here the pointers pointed into them
         return np.frombuffer(ffi.buffer(times), np.float64)[: 2 * len(units)].reshape(-1, 2).copy()
@@ -351,3 +358,48 @@ def carried_over(words: Sequence[Word], source: str, target: str) -> list[Word]:
                 start = word.start
             carried.append(Word(target[offset:end_offset], start, word.end, offset, end_offset))
     return carried
+
+
+class PieceRecorder:
+    """Keeps the audio of pieces that are recognized until their words are found.
+
+    Args:
+        aligner: Finds them.
+    """
+
+    def __init__(self, aligner: Aligner) -> None:
+        self._aligner = aligner
+        self._pieces: deque[Piece] = deque()
+        self._forced: str | None = None
+
+    def record(self, pieces: Iterable[Piece], forced: str | None) -> Iterator[Piece]:
+        """The pieces, as they are taken. forced: The language that the model is made to hear."""
+        self._forced = forced
+        for piece in pieces:
+            self._pieces.append(piece)
+            yield piece
+
+    def with_words(self, segment: Segment) -> Segment:
+        """A finished segment with its words; segments come in order, one for a piece or for a part of one."""
+        from .text.parse import parse_output
+
+        rate = audio_input.SAMPLE_RATE
+        begin, end = round(segment.start * rate), round(segment.end * rate)
+        while self._pieces and self._pieces[0].end <= begin:
+            self._pieces.popleft()
+        if not self._pieces or not segment.text.strip():
+            return segment
+        piece = self._pieces[0]
+        pcm = piece.pcm[begin - piece.start : end - piece.start]
+        spoken = parse_output(segment.raw, self._forced).text
+        words = self._aligner.align((pcm, rate), spoken, segment.language or None)
+        carried = carried_over(words, spoken, segment.text)
+        return replace(
+            segment,
+            words=tuple(
+                replace(
+                    word, start=round(segment.start + word.start, 3), end=round(segment.start + word.end, 3)
+                )
+                for word in carried
+            ),
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import warnings
 import weakref
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import arguments
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .aligner import Aligner, PieceRecorder
     from .audio import AudioSource
     from .live import Update
     from .transcript import Transcript
@@ -106,8 +108,9 @@ class Model:
         if path_or_name is not None:
             path_or_name = arguments.path(path_or_name, "the model")
             hub.check_transcribes(path_or_name)
-        if path_or_name is not None and os.path.isfile(os.path.join(path_or_name, "config.json")):
-            self._path = hub.quantized_copy(Path(path_or_name), dtype or "q8_0")
+        checkpoint = hub.checkpoint(path_or_name)
+        if checkpoint is not None:
+            self._path = hub.quantized_copy(checkpoint, dtype or "q8_0")
             weakref.finalize(self, hub.remove_copy, self._path, os.getpid())
         elif dtype is not None:
             raise ArgumentError("dtype is for checkpoint directories; model files are of one type already")
@@ -121,6 +124,9 @@ class Model:
             context_length=arguments.optional_whole(context_length, "context_length"),
             batch=arguments.whole(batch, "batch", 1, 256),
         )
+        if self._engine.info.get("purpose") == "ForcedAligner":
+            self._engine.close()
+            raise hub.does_not_transcribe(self._path)
         if path_or_name is None:
             hub.announce_built_in()
 
@@ -174,6 +180,8 @@ class Model:
         attention: str = "window",
         chunk_seconds: float = audio_input.PIECE_SECONDS,
         carry: int = 0,
+        words: bool = False,
+        aligner: Aligner | str | os.PathLike[str] | None = None,
     ) -> Transcript:
         """Recognizes speech.
 
@@ -196,6 +204,8 @@ class Model:
                 shorter where the context of the model asks for it, and are computed several at a time.
             carry: Up to so many characters of the text before a piece go to it as context, too, at most 1000. Names
                 stay the same, mistakes too; pieces are computed one after the other then. 0 for none.
+            words: Tell when each word is said: ``words`` of the segments and of the transcript.
+            aligner: What tells it, an ``Aligner`` or the path or name of one, which is loaded for this call.
 
         Raises:
             AudioError: The audio is missing, empty, not audio, or holds NaN.
@@ -204,22 +214,39 @@ class Model:
             ContextLengthError: Audio and context do not fit the model.
             ModelClosedError, ForkedError: See the class.
         """
-        with self.stream(
-            audio,
-            language,
-            context=context,
-            script=script,
-            itn=itn,
-            max_new_tokens=max_new_tokens,
-            sample_rate=sample_rate,
-            channel=channel,
-            track=track,
-            raw=raw,
-            attention=attention,
-            chunk_seconds=chunk_seconds,
-            carry=carry,
-        ) as stream:
-            return stream.finish()
+        recorder: PieceRecorder | None = None
+        with contextlib.ExitStack() as stack:
+            if arguments.truth(words, "words"):
+                from .aligner import Aligner, PieceRecorder
+
+                if aligner is None:
+                    raise ArgumentError("words need an aligner: give aligner=, the path or name of one")
+                if not isinstance(aligner, Aligner):
+                    aligner = stack.enter_context(Aligner(aligner))
+                recorder = PieceRecorder(aligner)
+            stream = stack.enter_context(
+                self._stream(
+                    audio,
+                    language,
+                    recorder,
+                    context=context,
+                    script=script,
+                    itn=itn,
+                    max_new_tokens=max_new_tokens,
+                    sample_rate=sample_rate,
+                    channel=channel,
+                    track=track,
+                    raw=raw,
+                    attention=attention,
+                    chunk_seconds=chunk_seconds,
+                    carry=carry,
+                )
+            )
+            if recorder is None:
+                return stream.finish()
+            aligned = tuple(recorder.with_words(segment) for segment in stream.segments())
+            transcript = stream.finish()
+            return replace(transcript, segments=aligned + transcript.segments[len(aligned) :])
 
     @_by_name("context", "script", "itn", "max_new_tokens")
     def stream(
@@ -247,6 +274,46 @@ class Model:
         before the number has ended. ``skip`` leaves out that many pieces at the beginning, which an earlier call has
         recognized (the pieces of the same audio are the same), and ``before`` is their text, for ``carry``.
         """
+        return self._stream(
+            audio,
+            language,
+            None,
+            context=context,
+            script=script,
+            itn=itn,
+            max_new_tokens=max_new_tokens,
+            sample_rate=sample_rate,
+            channel=channel,
+            track=track,
+            raw=raw,
+            attention=attention,
+            chunk_seconds=chunk_seconds,
+            carry=carry,
+            skip=skip,
+            before=before,
+        )
+
+    def _stream(
+        self,
+        audio: AudioSource,
+        language: str | None,
+        recorder: PieceRecorder | None,
+        *,
+        context: str | Sequence[str] | None,
+        script: str | None,
+        itn: bool,
+        max_new_tokens: int | None,
+        sample_rate: int | None,
+        channel: str,
+        track: int | None,
+        raw: str | None,
+        attention: str,
+        chunk_seconds: float,
+        carry: int,
+        skip: int = 0,
+        before: str = "",
+    ) -> Stream:
+        """``stream``; the recorder sees its pieces."""
         chunk_seconds = arguments.number(chunk_seconds, "chunk_seconds", 1, audio_input.MAX_SECONDS)
         options = self._options(language, context, attention, max_new_tokens)
         script, itn = arguments.optional_text(script, "script"), arguments.truth(itn, "itn")
@@ -261,6 +328,8 @@ class Model:
         pieces = audio_input.pieces(
             audio, sample_rate, most, channel=channel, track=track, raw=raw, notes=notes
         )
+        if recorder is not None:
+            pieces = recorder.record(pieces, options.language)
         return Stream(
             self._engine,
             islice(pieces, arguments.whole(skip, "skip", 0), None),

@@ -18,6 +18,7 @@ from hub_server import FakeHub, fake_hub
 from qwen3asr_native import DownloadError, Model, ModelFileError
 from qwen3asr_native.files import hub
 from qwen3asr_native.files.download import download
+from qwen3asr_native.files.ggmm import GgmmFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -303,3 +304,37 @@ def test_the_cache_is_where_the_other_tools_have_it(monkeypatch: pytest.MonkeyPa
 def test_an_unknown_bare_name_says_where_was_looked() -> None:
     with pytest.raises(ModelFileError, match=r"qwen4-asr\.bin.*qwen3-asr-0\.6b-q4_0"):
         hub.resolve("qwen4-asr")
+
+
+@pytest.mark.parametrize("name", ["Qwen3-ASR-0.6B", "Qwen/Qwen3-ASR-0.6B", "Qwen3-ASR-1.7B-hf"])
+def test_the_name_of_a_checkpoint_that_is_not_here_says_how_to_get_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    for use in (Model, hub.resolve):
+        with pytest.raises(ModelFileError, match=rf"qwen3asr download {name.rpartition('/')[2]}$"):
+            use(name)
+
+
+def test_the_name_of_a_checkpoint_that_is_here_loads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qwen3asr_native.files.checkpoints import make_checkpoint
+    from qwen3asr_native.files.convert import convert
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    make_checkpoint(hub.KNOWN_MODELS["Qwen3-ASR-0.6B"].cached, text={"vocab_size": 400})
+    with Model("Qwen3-ASR-0.6B") as model:
+        assert model.info["vocab_size"] == 400
+    assert convert("Qwen/Qwen3-ASR-0.6B", tmp_path / "out.bin").stat().st_size > 100_000
+    with pytest.raises(ModelFileError, match=r"qwen3asr convert '.*Qwen3-ASR-0\.6B' OUT\.bin"):
+        hub.resolve("Qwen3-ASR-0.6B")
+
+
+def test_an_empty_name_and_another_format_are_called_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="name is empty"):
+        hub.resolve("")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    for use in (Model, GgmmFile):
+        with pytest.raises(ModelFileError, match="is a GGUF file"):
+            use(tmp_path / "model.gguf")

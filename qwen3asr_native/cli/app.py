@@ -22,6 +22,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "transcribe": "transcribe",
     "live": "live",
+    "align": "align",
     "info": "models",
     "itn": "itn",
     "serve": "serve",

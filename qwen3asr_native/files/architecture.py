@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .native import ALIGNER_CLASS, is_native
+
 Shape = tuple[int, ...]
 CONV_KERNEL = 3
 
 
 def is_aligner(config: Mapping[str, Any]) -> bool:
     """Whether ``config`` (a whole ``config.json``) is that of a forced aligner."""
+    if is_native(config):
+        return ALIGNER_CLASS in (config.get("architectures") or ())
     return "forced_aligner" in str(config["thinker_config"].get("model_type", ""))
 
 

@@ -123,6 +123,7 @@ _MARKS = [
 ]
 # The official added tokens, in their order.
 ADDED_TOKENS: tuple[str, ...] = (*_MARKS, *(f"<blank{number}>" for number in range(1, 28)), "<asr_text>")
+TIMESTAMP = "<timestamp>"  # the last one of a forced aligner
 
 
 def make_checkpoint(
@@ -153,14 +154,15 @@ def make_checkpoint(
     directory = Path(out)
     config = _config(preset, audio or {}, text or {}, aligner)
     text_config = config["thinker_config"]["text_config"]
+    added = (*ADDED_TOKENS, TIMESTAMP) if aligner else ADDED_TOKENS
     if base_tokens is None:
-        base_tokens = (int(text_config["vocab_size"]) - len(ADDED_TOKENS)) // 16 * 16
-    if not 256 <= base_tokens <= text_config["vocab_size"] - len(ADDED_TOKENS):
+        base_tokens = (int(text_config["vocab_size"]) - len(added)) // 16 * 16
+    if not 256 <= base_tokens <= text_config["vocab_size"] - len(added):
         raise ConversionError(
-            f"{base_tokens} base tokens and {len(ADDED_TOKENS)} added ones do not fit a vocabulary of "
+            f"{base_tokens} base tokens and {len(added)} added ones do not fit a vocabulary of "
             f"{text_config['vocab_size']}; at least 256 base tokens are needed"
         )
-    _number_tokens(config, base_tokens)
+    _number_tokens(config, base_tokens, added)
     try:
         shapes = tensor_shapes(config)
     except (KeyError, TypeError, ValueError) as error:
@@ -170,7 +172,7 @@ def make_checkpoint(
     text_config["tie_word_embeddings"] = tied and not aligner
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write_tokenizer(directory, base_tokens)
+        _write_tokenizer(directory, base_tokens, added)
         _write_json(directory / "config.json", config)
         _write_json(directory / "preprocessor_config.json", _PREPROCESSOR)
         _write_weights(directory / "model.safetensors", shapes, dtype, seed)
@@ -245,8 +247,10 @@ def _config(preset: str, audio: Overrides, text: Overrides, aligner: bool) -> di
     }
 
 
-def _number_tokens(config: dict[str, Any], base_tokens: int) -> None:
-    ids = {token: base_tokens + index for index, token in enumerate(ADDED_TOKENS)}
+def _number_tokens(config: dict[str, Any], base_tokens: int, added: Sequence[str]) -> None:
+    ids = {token: base_tokens + index for index, token in enumerate(added)}
+    if TIMESTAMP in ids:
+        config["timestamp_token_id"], config["timestamp_segment_time"] = ids[TIMESTAMP], 80
     thinker = config["thinker_config"]
     thinker["audio_token_id"] = ids["<|audio_pad|>"]
     thinker["audio_start_token_id"] = ids["<|audio_start|>"]
@@ -275,7 +279,7 @@ def _merges(alphabet: Sequence[str]) -> Iterator[tuple[str, str]]:
         stems = longer
 
 
-def _write_tokenizer(directory: Path, base_tokens: int) -> None:
+def _write_tokenizer(directory: Path, base_tokens: int, added_tokens: Sequence[str]) -> None:
     alphabet = _byte_alphabet()
     merges = list(itertools.islice(_merges(alphabet), base_tokens - len(alphabet)))
     tokens = [*sorted(alphabet), *("".join(pair) for pair in merges)]
@@ -285,7 +289,7 @@ def _write_tokenizer(directory: Path, base_tokens: int) -> None:
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     added = {
         str(base_tokens + index): {"content": token, **flags, "special": token.startswith("<|")}
-        for index, token in enumerate(ADDED_TOKENS)
+        for index, token in enumerate(added_tokens)
     }
     tokenizer: dict[str, Any] = {
         "add_prefix_space": False,

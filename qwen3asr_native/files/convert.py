@@ -13,14 +13,14 @@ import os
 import secrets
 import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Union
 
 import numpy as np
 
 from ..errors import ConversionError, ModelFileError
-from . import ggmm
+from . import ggmm, native
 from .architecture import head_dim, is_aligner, tensor_shapes
 from .output import OutputError, target
 from .quantization import LAYOUTS, Floats, TensorType, dequantize
@@ -86,21 +86,20 @@ def convert(
 
     The output appears under its name only when it is complete.
     """
-    source = Path(hf_dir)
+    source = _directory(hf_dir)
     main_type = _parse_type(type)
-    config = _check_checkpoint(source)
-    metadata: dict[str, Any] = {
-        file: _read_json(source / file) for file in _METADATA_FILES if (source / file).is_file()
-    }
-    metadata["model_name"] = name or source.resolve().name
+    checkpoint = _open_checkpoint(source)
+    checkpoint.metadata["model_name"] = name or source.resolve().name
     choose = _type_chooser(main_type, tensor_types)
     planned = [
         _Planned(tensor_name(tensor), shape, choose(tensor_name(tensor), shape), rows)
-        for tensor, shape, rows in _checkpoint_tensors(source, config)
+        for tensor, shape, rows in _checkpoint_tensors(source, checkpoint)
     ]
     tied = all(tensor.name != "lm_head.weight" for tensor in planned)
     head = ggmm.encode_head(
-        ggmm.encode_metadata(metadata), _configuration(config, main_type, tied), _read_vocabulary(source)
+        ggmm.encode_metadata(checkpoint.metadata),
+        _configuration(checkpoint.config, main_type, tied),
+        checkpoint.vocabulary,
     )
     return _write(Path(out), head, planned, progress)
 
@@ -174,20 +173,91 @@ def tensor_name(name: str) -> str:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ConversionError(f"cannot read {path}: it is nested too deep for JSON of a checkpoint") from None
     except (OSError, ValueError) as error:
         raise ConversionError(f"cannot read {path}: {error}") from None
 
 
-def _check_checkpoint(source: Path) -> dict[str, Any]:
+class _Checkpoint(NamedTuple):
+    """A checkpoint as the original layout has it, whatever layout it is in."""
+
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    vocabulary: bytes
+    original_name: Callable[[str], str]  # of a tensor
+
+
+def _directory(path_or_name: PathLike) -> Path:
+    """The directory of a checkpoint: a path, or the name of a known one that is downloaded."""
+    source = Path(path_or_name)
+    if not source.exists():
+        from .hub import checkpoint
+
+        try:
+            source = checkpoint(path_or_name) or source
+        except ModelFileError as error:
+            raise ConversionError(*error.args) from None
     if not source.is_dir():
         raise ConversionError(f"{source} is not a directory; give the directory of a Hugging Face checkpoint")
-    missing = [file for file in _REQUIRED_FILES if not (source / file).is_file()]
+    return source
+
+
+def _require(source: Path, files: Iterable[str]) -> None:
+    missing = [file for file in files if not (source / file).is_file()]
     if missing:
         raise ConversionError(f"{source} is no complete Qwen3-ASR checkpoint: it lacks {', '.join(missing)}")
-    config = _read_json(source / "config.json")
+
+
+def _open_checkpoint(source: Path) -> _Checkpoint:
+    config = _read_json(source / "config.json") if (source / "config.json").is_file() else None
+    in_native_layout = isinstance(config, dict) and native.is_native(config)
+    if not in_native_layout:
+        _require(source, _REQUIRED_FILES)
     if not isinstance(config, dict) or config.get("model_type") != "qwen3_asr":
         raise ConversionError(f"{source / 'config.json'} does not describe a Qwen3-ASR model")
-    return config
+    if in_native_layout:
+        return _open_native(source, config)
+    metadata = {file: _read_json(source / file) for file in _METADATA_FILES if (source / file).is_file()}
+    return _Checkpoint(config, metadata, _read_vocabulary(source), lambda name: name)
+
+
+def _open_native(source: Path, config: dict[str, Any]) -> _Checkpoint:
+    """A checkpoint in the layout of transformers 5."""
+    nested = not (source / "preprocessor_config.json").is_file()
+    processor_file = "processor_config.json" if nested else "preprocessor_config.json"
+    _require(source, ("tokenizer.json", "tokenizer_config.json", processor_file))
+    tokenizer, tokenizer_config, processor = (
+        _read_json(source / file) for file in ("tokenizer.json", "tokenizer_config.json", processor_file)
+    )
+    classes = _aligner_classes(source) if is_aligner(config) else None
+    try:
+        added = native.added_tokens(tokenizer)
+        ids = {token["content"]: int(number) for number, token in added.items()}
+        original = native.original_config(config, processor, ids, classes)
+        tokens, merges = native.vocabulary(tokenizer)
+        metadata: dict[str, Any] = {
+            "config.json": original,
+            "tokenizer_config.json": {**tokenizer_config, "added_tokens_decoder": added},
+            "preprocessor_config.json": processor["feature_extractor"] if nested else processor,
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConversionError(
+            f"{source} is not usable: config.json, tokenizer.json or {processor_file} lacks or has {error!r}"
+        ) from None
+    if (source / "generation_config.json").is_file():
+        metadata["generation_config.json"] = _read_json(source / "generation_config.json")
+    vocabulary = _encode_vocabulary(tokens, merges, source / "tokenizer.json")
+    return _Checkpoint(original, metadata, vocabulary, native.tensor_name)
+
+
+def _aligner_classes(source: Path) -> int:
+    """The number of time classes of an aligner in the layout of transformers 5: rows of its head."""
+    for shard in _shards(source):
+        for name, shape in _shard_contents(shard):
+            if name == "score.weight":
+                return shape[0]
+    raise ConversionError(f"{source} lacks score.weight; download it again")
 
 
 def _shards(source: Path) -> list[Path]:
@@ -207,9 +277,10 @@ def _shards(source: Path) -> list[Path]:
 
 
 def _checkpoint_tensors(
-    source: Path, config: Mapping[str, Any]
+    source: Path, checkpoint: _Checkpoint
 ) -> Iterator[tuple[str, tuple[int, ...], Callable[[int, int], Floats]]]:
     """Name, shape and row reader of every tensor, in the order of the shards; checks that none is missing."""
+    config = checkpoint.config
     try:
         expected = tensor_shapes(config)
     except (KeyError, TypeError, ValueError) as error:
@@ -217,13 +288,14 @@ def _checkpoint_tensors(
     may_be_missing = set() if is_aligner(config) else {"thinker.lm_head.weight"}
     seen = set()
     for shard in _shards(source):
-        for name, shape in _shard_contents(shard):
+        for stored, shape in _shard_contents(shard):
+            name = checkpoint.original_name(stored)
             if shape != expected.get(name, shape):
                 raise ConversionError(
-                    f"{shard}: {name} has shape {shape}, but config.json says {expected[name]}"
+                    f"{shard}: {stored} has shape {shape}, but config.json says {expected[name]}"
                 )
             seen.add(name)
-            yield name, shape, _SafetensorsRows(shard, name)
+            yield name, shape, _SafetensorsRows(shard, stored)
     missing = sorted(set(expected) - seen - may_be_missing)
     if missing:
         raise ConversionError(f"{source} lacks {len(missing)} tensors, first {missing[0]}; download it again")
@@ -275,10 +347,21 @@ class _SafetensorsRows:
 
 def _read_vocabulary(source: Path) -> bytes:
     vocabulary = _read_json(source / "vocab.json")
-    if not isinstance(vocabulary, dict) or sorted(vocabulary.values()) != list(range(len(vocabulary))):
-        raise ConversionError(f"{source / 'vocab.json'} does not number its tokens from 0 without gaps")
-    lines = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
+    try:
+        lines = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"cannot read {source / 'merges.txt'}: {error}") from None
     merges = [line for line in lines if line and not line.startswith("#version")]
+    return _encode_vocabulary(vocabulary, merges, source / "vocab.json")
+
+
+def _encode_vocabulary(vocabulary: Any, merges: Sequence[str], file: Path) -> bytes:
+    try:
+        numbered = sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    except (AttributeError, TypeError):
+        numbered = False
+    if not numbered:
+        raise ConversionError(f"{file} does not number its tokens from 0 without gaps")
     return ggmm.encode_vocabulary(sorted(vocabulary, key=lambda token: int(vocabulary[token])), merges)
 
 

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, BinaryIO, Callable, NamedTuple
 
 from ..errors import DownloadError
 from ..log import logger
+from .output import OutputError
+from .output import target as target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .hub import KnownModel
 
-_CHECKPOINT_FILE = re.compile(r"[\w.-]+\.(json|txt|safetensors)")  # in the root of the repository only
+_CHECKPOINT_FILE = re.compile(r"[\w.-]+\.(json|txt|jinja|safetensors)")  # in the root of the repository only
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _BLOCK = 1 << 20
@@ -58,6 +60,8 @@ def download(
     target = model.cached if folder is None else Path(folder) / model.cached.name
     if target.is_file():
         return target
+    if not model.is_checkpoint:
+        _regular_file(target)
     _check_online(model)
     with _network(f"cannot ask for {model.repository}"):
         files = _list_checkpoint(model) if model.is_checkpoint else [_locate(model)]
@@ -68,6 +72,14 @@ def download(
     for file, path in wanted:
         _fetch(file, path)
     return target
+
+
+def _regular_file(path: Path) -> Path:
+    """What a file that has arrived may replace."""
+    try:
+        return target_of(path)
+    except OutputError as error:
+        raise DownloadError(*error.args) from None
 
 
 def _check_online(model: KnownModel) -> None:
@@ -122,7 +134,13 @@ def _list_checkpoint(model: KnownModel) -> list[_Remote]:
     for file in info.siblings or ():
         if _CHECKPOINT_FILE.fullmatch(file.rfilename):
             url = hf_hub_url(model.repository, file.rfilename, revision=info.sha)
-            files.append(_Remote(url, file.rfilename, file.size, file.lfs.sha256 if file.lfs else None))
+            served = file.lfs.sha256 if file.lfs else None
+            if file.rfilename == "model.safetensors" and model.sha256 and served and served != model.sha256:
+                raise DownloadError(
+                    f"{model.repository} has other weights than this version knows (SHA-256 {served}, expected "
+                    f"{model.sha256}); download it by hand if you trust it"
+                )
+            files.append(_Remote(url, file.rfilename, file.size, served))
     if not files:
         raise DownloadError(f"{model.repository} has no checkpoint files")
     return files
@@ -156,7 +174,7 @@ def _fetch(file: _Remote, path: Path) -> None:
             _check_space(file, partial)
             _transfer(file, partial)
             _verify(file, partial)
-            os.replace(partial, path)
+            os.replace(partial, _regular_file(path))
 
 
 def _check_space(file: _Remote, partial: Path) -> None:

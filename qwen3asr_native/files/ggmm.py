@@ -109,7 +109,7 @@ class GgmmFile:
         except ModelFileError:
             self._file.close()
             raise
-        except (struct.error, ValueError, OverflowError) as error:
+        except (struct.error, ValueError, OverflowError, RecursionError) as error:
             self._file.close()
             raise ModelFileError(f"{self.path} is damaged ({error}); download or convert it again") from None
 
@@ -145,6 +145,10 @@ class GgmmFile:
         if self._size < HEADER.size:
             raise ModelFileError(f"{self.path} is not a GGMM model file: it has only {self._size} bytes")
         magic, version, *ends = HEADER.unpack(self._take(HEADER.size))
+        if magic == b"GGUF":
+            raise ModelFileError(
+                f"{self.path} is a GGUF file, llama.cpp's format; this program reads GGMM files, chatllm.cpp's format"
+            )
         if magic != MAGIC:
             raise ModelFileError(
                 f"{self.path} is not a GGMM model file: it begins with {magic!r}, not {MAGIC!r}"

@@ -20,9 +20,10 @@ _announced = False
 
 
 class KnownModel(NamedTuple):
-    """A model on the Hugging Face Hub. Without a ``file`` it is an original checkpoint: a repository to convert.
+    """A model on the Hugging Face Hub. Without a ``file`` it is a checkpoint: a repository to convert.
 
-    ``size`` in bytes and ``sha256`` of the file are None where only the server knows them.
+    ``size`` in bytes and ``sha256`` of the file, of a checkpoint its one ``model.safetensors``, are None where only the
+    server knows them.
     """
 
     name: str
@@ -62,6 +63,26 @@ KNOWN_MODELS = {
         KnownModel("Qwen3-ASR-0.6B", "Qwen/Qwen3-ASR-0.6B"),
         KnownModel("Qwen3-ASR-1.7B", "Qwen/Qwen3-ASR-1.7B"),
         KnownModel("Qwen3-ForcedAligner-0.6B", "Qwen/Qwen3-ForcedAligner-0.6B"),
+        *(
+            KnownModel(repository.partition("/")[2], repository, None, size, sha256)
+            for repository, size, sha256 in (
+                (
+                    "Qwen/Qwen3-ASR-0.6B-hf",
+                    1_564_928_088,
+                    "d3f212dd20abecd315d830bc54ae3865e56ebfc3276484e57b771288ba27fd35",
+                ),
+                (
+                    "Qwen/Qwen3-ASR-1.7B-hf",
+                    4_076_193_080,
+                    "2db53c7d81bd9b8cbc6a074e89be2c968a0d373fb4ee68bb1b1e14f7042dfee1",
+                ),
+                (
+                    "Qwen/Qwen3-ForcedAligner-0.6B-hf",
+                    1_835_545_960,
+                    "00568245ceca5af1991d28562a75fe1ddc9bfeb041c27fda66947ea05c47fb86",
+                ),
+            )
+        ),
     )
 }
 
@@ -94,7 +115,15 @@ def resolve(path_or_name: str | os.PathLike[str] | None) -> Path:
     """
     if path_or_name is None or path_or_name == BUILT_IN_NAME:
         return built_in_model()
+    if not os.fspath(path_or_name):
+        raise ModelFileError("the model's name is empty; give a name that 'qwen3asr models' lists, or a path")
     path = Path(path_or_name)
+    listed = _known_checkpoint(path_or_name)
+    if listed is not None:
+        directory = checkpoint(path_or_name)
+        raise ModelFileError(
+            f"'{path}' is a checkpoint, in '{directory}'; make a model file of it: qwen3asr convert '{directory}' OUT.bin"
+        )
     if path.is_dir():
         raise ModelFileError(
             f"'{path}' is a directory; give the path of a GGMM model file (.bin), or make one with 'qwen3asr convert'"
@@ -107,8 +136,8 @@ def resolve(path_or_name: str | os.PathLike[str] | None) -> Path:
     if named.is_file():
         return named
     known = KNOWN_MODELS.get(os.fspath(path))
-    if known is None or known.is_checkpoint:
-        files = ", ".join(model.name for model in KNOWN_MODELS.values() if not model.is_checkpoint)
+    if known is None:
+        files = ", ".join(KNOWN_MODELS)
         raise ModelFileError(
             f"there is no model '{path}': neither a file of that name nor '{named}' exists, and it is none of the "
             f"models that can be downloaded ({files}); give the path of a model file"
@@ -118,6 +147,42 @@ def resolve(path_or_name: str | os.PathLike[str] | None) -> Path:
     from .download import download
 
     return download(known)
+
+
+def checkpoint(path_or_name: str | os.PathLike[str] | None) -> Path | None:
+    """The directory of a Hugging Face checkpoint: a path, or the name of a known one that is downloaded. Else None.
+
+    Raises:
+        ModelFileError: The known checkpoint is not downloaded.
+    """
+    if path_or_name is None:
+        return None
+    if os.path.isfile(os.path.join(path_or_name, "config.json")):
+        return Path(path_or_name)
+    known = _known_checkpoint(path_or_name)
+    if known is None:
+        return None
+    if not (known.cached / "config.json").is_file():
+        size = "" if known.size is None else f", {known.size:,} bytes of weights"
+        raise ModelFileError(
+            f"the checkpoint '{known.name}' is not on this machine; fetch it first{size}: qwen3asr download {known.name}"
+        )
+    return known.cached
+
+
+def _known_checkpoint(path_or_name: str | os.PathLike[str]) -> KnownModel | None:
+    """The entry of a checkpoint's name or repository, unless there is a file of that name."""
+    name = os.fspath(path_or_name)
+    if os.path.lexists(name) or (Path("models") / f"{name}.bin").is_file():
+        return None
+    return next(
+        (
+            known
+            for known in KNOWN_MODELS.values()
+            if known.is_checkpoint and name in (known.name, known.repository)
+        ),
+        None,
+    )
 
 
 def built_in_model() -> Path:
@@ -141,7 +206,8 @@ def check_transcribes(path_or_name: str | os.PathLike[str]) -> None:
     """
     path = Path(path_or_name)
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        folder = checkpoint(path_or_name) or path
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         aligner = is_aligner(config)
     except (
         OSError,
@@ -149,14 +215,21 @@ def check_transcribes(path_or_name: str | os.PathLike[str]) -> None:
         KeyError,
         TypeError,
         AttributeError,
+        RecursionError,
+        ModelFileError,
     ):  # no checkpoint, or a bad one: others say so
-        known = KNOWN_MODELS.get(os.fspath(path))
+        known = _known_checkpoint(path_or_name) or KNOWN_MODELS.get(os.fspath(path))
         aligner = known is not None and known.is_aligner and not path.exists()
     if aligner:
-        raise ModelFileError(
-            f"'{path}' is the forced aligner, which this package can convert but not run: it does not transcribe; use a "
-            "Qwen3-ASR model"
-        )
+        raise does_not_transcribe(path)
+
+
+def does_not_transcribe(path: str | os.PathLike[str]) -> ModelFileError:
+    """What is said of a forced aligner in the place of a model."""
+    return ModelFileError(
+        f"'{os.fspath(path)}' is the forced aligner, which tells when words are said and does not transcribe; use a "
+        "Qwen3-ASR model"
+    )
 
 
 def announce_built_in() -> None:

@@ -69,6 +69,8 @@ void GgmmFile::bad(const std::string &why) const {
 
 void GgmmFile::read_header() {
   Cursor head(*file_, 0, file_->size());
+  if (file_->size() >= 4 && std::memcmp(file_->data(), "GGUF", 4) == 0)
+    bad("is a GGUF file, llama.cpp's format; this engine reads GGMM, chatllm.cpp's format (usually *.bin)");
   if (file_->size() < 20 || std::memcmp(head.bytes(4), "ggmm", 4) != 0)
     bad("is not a GGMM model (chatllm.cpp's format, usually *.bin): its first bytes are not 'ggmm'");
   const int32_t version = head.i32();
