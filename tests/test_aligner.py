@@ -105,7 +105,9 @@ def test_fast_kernels_give_nearly_all_times_of_the_official_code(golden: Path) -
     assert np.concatenate(near).mean() > 0.95
 
 
-@pytest.mark.parametrize("kind", ["f16", "q8_0"])  # Q4_0 differs where a block is all zeros: the other divides by 0
+@pytest.mark.parametrize(
+    "kind", ["f16", "q8_0"]
+)  # Q4_0 differs where a block is all zeros: the other divides by 0
 def test_a_converted_aligner_has_the_bytes_of_chatllms_converter(
     golden: Path, tmp_path: Path, kind: str
 ) -> None:

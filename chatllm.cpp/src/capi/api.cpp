@@ -444,8 +444,8 @@ int API_CALL chatllm_asr_align(struct chatllm_obj *obj, const float *pcm, int64_
   return call(obj, [&] {
     if (n_units > 0 && times == nullptr) fail(Status::BadArgument, "an output pointer is NULL");
     const std::vector<std::string> texts = unit_texts(units, n_units);
-    const std::vector<double> found = obj->exclusively(
-        [&](Session &s) { return s.align(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL); });
+    const std::vector<double> found =
+        obj->exclusively([&](Session &s) { return s.align(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL); });
     std::copy(found.begin(), found.end(), times);
   });
 }
