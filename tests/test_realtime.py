@@ -134,6 +134,8 @@ def test_hypotheses_come_only_to_those_who_include_them(url: str, speech: np.nda
 @pytest.mark.parametrize(
     ("event", "word"),
     [
+        (b"\0\1", "JSON"),
+        ("[" * 100_000, "JSON"),
         ("no json", "JSON"),
         ("[1]", "JSON"),
         ('{"type": "response.create"}', "response.create"),
@@ -151,7 +153,7 @@ def test_hypotheses_come_only_to_those_who_include_them(url: str, speech: np.nda
         ),
     ],
 )
-def test_a_bad_event_is_answered_and_the_session_goes_on(url: str, event: str, word: str) -> None:
+def test_a_bad_event_is_answered_and_the_session_goes_on(url: str, event: str | bytes, word: str) -> None:
     with connect(url) as socket:
         socket.send(event)
         answer = read_until(socket, "error")[-1]["error"]

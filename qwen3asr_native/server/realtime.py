@@ -345,7 +345,7 @@ def _identity(kind: str) -> str:
 def _object(text: str) -> dict[str, Any]:
     try:
         event = json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         event = None
     if not isinstance(event, dict):
         raise ApiError(400, "an event must be a JSON object with a 'type'", "bad_event")
