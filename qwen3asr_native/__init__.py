@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from .live import Live, Update
     from .model import Model
+    from .stream import Stream
     from .transcript import Segment, Timings, Token, Transcript, Word
 
 __version__ = "0.1.0"
