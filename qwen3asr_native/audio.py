@@ -111,7 +111,7 @@ def load(
     Raises:
         AudioError: It is missing, empty, not audio, or holds NaN or infinite samples.
     """
-    return _in_range(np.concatenate(list(blocks(audio, sample_rate, channel, track, raw, notes))))
+    return in_range(np.concatenate(list(blocks(audio, sample_rate, channel, track, raw, notes))))
 
 
 def pieces(
@@ -126,7 +126,7 @@ def pieces(
 ) -> Iterator[Piece]:
     """Reads audio in pieces of about ``max_seconds``, see ``split``; arguments and errors as for ``load``."""
     for piece in split(blocks(audio, sample_rate, channel, track, raw, notes), max_seconds):
-        yield Piece(piece.start, _in_range(piece.pcm))
+        yield Piece(piece.start, in_range(piece.pcm))
 
 
 def seconds_that_fit(context_length: int, context: str = "", max_new_tokens: int | None = None) -> float:
@@ -161,28 +161,28 @@ def split(blocks: Iterable[Pcm], max_seconds: float) -> Iterator[Piece]:
         waiting += len(block)
         while waiting > limit + reach:
             samples = np.concatenate(held)
-            cut = _quietest(samples, limit - reach, limit + reach)
+            cut = limit - reach + quietest(samples[limit - reach : limit + reach])
             yield Piece(start, samples[:cut])
             start, waiting, held = start + cut, waiting - cut, [samples[cut:]]
     samples = np.concatenate(held) if held else np.zeros(0, np.float32)
     if len(samples) > limit:
-        cut = _quietest(samples, limit - reach, len(samples))
+        cut = limit - reach + quietest(samples[limit - reach :])
         yield Piece(start, samples[:cut])
         start, samples = start + cut, samples[cut:]
     if len(samples):
         yield Piece(start, samples)
 
 
-def _quietest(samples: Pcm, begin: int, end: int) -> int:
-    """Middle of the 100 ms with the smallest sum of magnitudes inside [begin, end)."""
-    sums = np.concatenate(([0.0], np.cumsum(np.abs(samples[begin:end]), dtype=np.float64)))
+def quietest(samples: Pcm) -> int:
+    """Middle of the 100 ms with the smallest sum of magnitudes."""
+    sums = np.concatenate(([0.0], np.cumsum(np.abs(samples), dtype=np.float64)))
     if len(sums) <= _QUIET_SAMPLES:
-        return (begin + end) // 2
+        return len(samples) // 2
     window = sums[_QUIET_SAMPLES:] - sums[:-_QUIET_SAMPLES]
-    return begin + int(np.argmin(window)) + _QUIET_SAMPLES // 2
+    return int(np.argmin(window)) + _QUIET_SAMPLES // 2
 
 
-def _in_range(pcm: Pcm) -> Pcm:
+def in_range(pcm: Pcm) -> Pcm:
     """As the official package: only what exceeds [-1, 1] is scaled, by its peak."""
     peak = max(float(pcm.max()), -float(pcm.min()))
     return pcm if peak <= 1.0 else (pcm / np.float32(peak)).astype(np.float32)
