@@ -161,25 +161,25 @@ def split(blocks: Iterable[Pcm], max_seconds: float) -> Iterator[Piece]:
         waiting += len(block)
         while waiting > limit + reach:
             samples = np.concatenate(held)
-            cut = limit - reach + quietest(samples[limit - reach : limit + reach])
+            cut = quietest(samples, limit - reach, limit + reach)
             yield Piece(start, samples[:cut])
             start, waiting, held = start + cut, waiting - cut, [samples[cut:]]
     samples = np.concatenate(held) if held else np.zeros(0, np.float32)
     if len(samples) > limit:
-        cut = limit - reach + quietest(samples[limit - reach :])
+        cut = quietest(samples, limit - reach, len(samples))
         yield Piece(start, samples[:cut])
         start, samples = start + cut, samples[cut:]
     if len(samples):
         yield Piece(start, samples)
 
 
-def quietest(samples: Pcm) -> int:
-    """Middle of the 100 ms with the smallest sum of magnitudes."""
-    sums = np.concatenate(([0.0], np.cumsum(np.abs(samples), dtype=np.float64)))
+def quietest(samples: Pcm, begin: int, end: int) -> int:
+    """Middle of the 100 ms with the smallest sum of magnitudes inside [begin, end)."""
+    sums = np.concatenate(([0.0], np.cumsum(np.abs(samples[begin:end]), dtype=np.float64)))
     if len(sums) <= _QUIET_SAMPLES:
-        return len(samples) // 2
+        return (begin + end) // 2
     window = sums[_QUIET_SAMPLES:] - sums[:-_QUIET_SAMPLES]
-    return int(np.argmin(window)) + _QUIET_SAMPLES // 2
+    return begin + int(np.argmin(window)) + _QUIET_SAMPLES // 2
 
 
 def in_range(pcm: Pcm) -> Pcm:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .assembly import Assembly, Recognized, SegmentReader
-from .audio import SAMPLE_RATE, Piece, _quietest
+from .audio import SAMPLE_RATE, Piece, quietest
 from .engine import Event, Run, RunResult
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def halves(piece: Piece) -> list[Piece]:
     length = len(piece.pcm)
     if length < 2 * _SHORTEST_HALF:
         return []
-    cut = _quietest(
-        piece.pcm, max(_SHORTEST_HALF, length // 4), min(length - _SHORTEST_HALF, length * 3 // 4)
-    )
+    cut = quietest(piece.pcm, max(_SHORTEST_HALF, length // 4), min(length - _SHORTEST_HALF, length * 3 // 4))
     return [Piece(piece.start, piece.pcm[:cut]), Piece(piece.start + cut, piece.pcm[cut:])]
 
 
