@@ -1,10 +1,8 @@
 """Live speech: text while people talk, at a cost that does not grow with the session.
 
 The way of the audio: blocks of any size -> 16 kHz -> voice activity -> utterances. Each utterance is a live run of the
-engine, which gets more audio at every step and answers with a hypothesis of all of it; what is final of an utterance
-(encoder windows, keys and values before the first changed row) is kept there, and the last hypothesis is a draft that
-one pass verifies. An utterance ends where speech pauses, or at a limit. Then its text is stable, and nothing else of it
-is kept.
+engine, which gets more audio at every step and answers with a hypothesis of all of it. An utterance ends where speech
+pauses, or at a limit. Then its text is stable, and nothing else of it is kept.
 
 All of that happens on a thread of the session, which waits for the engine without the GIL.
 """

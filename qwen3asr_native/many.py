@@ -1,4 +1,4 @@
-"""Many audios on one model: several at a time, results in order."""
+"""Many audios on one model: read ahead by threads, results in order."""
 
 from __future__ import annotations
 

@@ -65,9 +65,9 @@ _WIDEST_CHARACTER = "\U0010ffff"
 class Model:
     """A Qwen3-ASR model, loaded.
 
-    Threads may share it: up to ``batch`` utterances are computed at a time and share each pass over the weights, the
-    others wait in the order in which they came. What is said of one utterance does not depend on the others. A forked
-    child must load its own: ForkedError.
+    Threads may share it: their utterances wait in the engine, which computes one after the other in the order in which
+    they came. What is said of one utterance does not depend on the others. A forked child must load its own:
+    ForkedError.
 
     Args:
         path_or_name: Path of a GGMM model file, a bare name for ``models/NAME.bin`` or for a known model (downloaded
@@ -82,8 +82,8 @@ class Model:
             goes through a temporary file.
         context_length: Most tokens of prompt and answer together; None takes the model's limit. Memory grows with what is
             used, not with the limit.
-        batch: Most utterances, or pieces of long audio, that are computed at a time. Memory grows with each one's text
-            and audio: some 35 MB for 15 s with the 0.6B model. A library with only upstream's functions computes one.
+        batch: How many audios of ``transcribe_many``, or pieces of long audio, are with the engine at a time. One is
+            computed, the others wait with their samples in memory.
 
     Raises:
         ModelFileError: The file is missing, damaged, not a model, or a forced aligner.
@@ -201,7 +201,7 @@ class Model:
             raw: Bytes and files hold samples without a header: "s16le", "f32le" and the like, see ``audio.load``.
             attention: Encoder attention: "window" (8 s, as trained and as vLLM computes) or "full".
             chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s. Pieces are
-                shorter where the context of the model asks for it, and are computed several at a time.
+                shorter where the context of the model asks for it, and are computed ahead of the reader.
             carry: Up to so many characters of the text before a piece go to it as context, too, at most 1000. Names
                 stay the same, mistakes too; pieces are computed one after the other then. 0 for none.
             words: Tell when each word is said: ``words`` of the segments and of the transcript.
@@ -344,7 +344,7 @@ class Model:
     def transcribe_many(
         self, audios: Iterable[AudioSource], language: str | None = None, **options: Any
     ) -> Iterator[Transcript | Qwen3AsrError]:
-        """Recognizes many audios, several at a time, and yields their transcripts in order.
+        """Recognizes many audios, read ahead by threads, and yields their transcripts in order.
 
         An audio that cannot be recognized yields its error in place of a transcript, and the others go on; so test each
         result with ``isinstance(result, Qwen3AsrError)``. Audio is read ahead, by threads. Leaving the loop early, or

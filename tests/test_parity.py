@@ -105,11 +105,17 @@ def test_fast_kernels_stay_within_their_error_budget(
 
 @pytest.mark.parametrize("kernels", kernel_sets())
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_1", "q4_k"])
-def test_fast_kernels_agree_with_generic_on_quantized_files(golden: Path, kind: str, kernels: str) -> None:
+def test_fast_kernels_agree_with_generic_on_quantized_files(
+    exact: Model, golden: Path, kind: str, kernels: str
+) -> None:
+    """Files of 8 bits: within 2 %. Of 4 bits: within an eighth of what quantizing the file has cost."""
     audio = golden / "g6.wav"
     with (
         Model(golden / f"tiny-{kind}.bin", kernels=kernels) as fast,
         Model(golden / f"tiny-{kind}.bin", kernels="generic") as generic,
     ):
-        assert relative_rms(fast.encode(audio), generic.encode(audio)) < 0.02
-        assert relative_rms(fast.prefill_logits(audio), generic.prefill_logits(audio)) < 0.02
+        for result in ("encode", "prefill_logits"):
+            quantized, unquantized = (getattr(model, result)(audio) for model in (generic, exact))
+            cost = relative_rms(quantized, unquantized)
+            limit = 0.02 if kind == "q8_0" else max(0.02, cost / 8)
+            assert relative_rms(getattr(fast, result)(audio), quantized) < limit

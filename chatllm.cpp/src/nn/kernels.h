@@ -1,10 +1,25 @@
 // The numerics behind one table: each instruction set fills a Kernels, the best that the CPU runs is chosen at run
-// time.
+// time. A product is out[t][r] = sum_k w[r][k] x[t][k]: tokens (or rows of a decode step, or pixels of a convolution)
+// t, rows of weights r, inputs k. The words of this folder:
 //
-// Products. out[t][r] = sum_k w[r][k] * x[t][k] is computed tile by tile: a tile of up to `tile_tokens` tokens is
-// packed once (quantized to int8 in groups of 32, or interleaved in float32), then multiplied with panels of 16 weight
-// rows. The generic set reads rows in the file's own form and tokens as they are: it is the truth that the others are
-// tested against.
+// - Group: 32 inputs that share a scale, in the weights of a file as in the tokens that are quantized for them.
+// - Panel: 16 rows of weights, interleaved so that a vector holds the same inputs of all of them: a broadcast of a
+//   token's inputs meets 16 rows at once, and no sum has to be added across a vector. The weights of a model are packed
+//   into panels once, when it is loaded (pack.h).
+// - Tile: the few tokens (4 to 16) whose sums with a panel or two fit the registers. They are packed side by side:
+//   quantized to int8, a scale for each group, or interleaved in float32. A panel that lies in the first-level cache is
+//   multiplied with one tile after another.
+// - Few tokens, up to 16: a decode step or the check of a draft. Time is that of reading the weights from memory, once
+//   for all tokens. A token's results are the same bits whatever the others are and however many: each sum is made of
+//   the same operations in the same order.
+// - Many tokens, from wide_tokens on: the weights of two panels are brought, once for all tokens, into a form that the
+//   CPU multiplies faster than the one they are kept in. That form has wide blocks, stretches of inputs that are
+//   multiplied at a time: 32 for a matrix unit in bfloat16; about 256, with one scale for each row and each token, for
+//   int8 dot products of coarse matrices (wide_bytes.inl). Float sums of all tokens with the two panels lie in memory
+//   and grow block by block; at the end they are stored, or activated and packed for the next product.
+//
+// The generic set has no panels and no tiles: it reads rows in the file's own form and tokens as they are, and is the
+// truth that the others are tested against.
 #pragma once
 
 #include <cstddef>
