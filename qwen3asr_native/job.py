@@ -44,8 +44,10 @@ _SUFFIXES = frozenset(
 )
 _JOURNAL_VERSION = 1
 _SAMPLE_BYTES = 1 << 20
-# Outputs are rendered anew after a segment, but no more often than this, seconds: hours of audio have hundreds of them.
+# Outputs are rendered anew after a segment, but no more often than this, seconds, and for no more than this share of the
+# time: hours of audio have hundreds of segments.
 _PAUSE = 1.0
+_RENDERING_SHARE = 0.05
 # What counts as short: half a minute of CD quality, some minutes of what phones record.
 _SHORT_BYTES = 5_000_000
 
@@ -502,7 +504,7 @@ class _Opened:
     ) -> None:
         self._target = target
         self.recordings = {source: Recording(source) for source in target.sources}
-        self._written = -_PAUSE
+        self._write_after = 0.0
         self._outputs = {kind: target_of(path) for kind, path in target.outputs.items()}
         header = {"journal": "qwen3asr", "version": _JOURNAL_VERSION, "identity": identity}
         header = json.loads(json.dumps(header))
@@ -563,9 +565,11 @@ class _Opened:
             self._journal.append({"file": name, "recording": self._marks[name]})
         recording.segments.append(segment)
         self._journal.append({"file": name, "segment": _to_plain(segment)})
-        if time.monotonic() - self._written >= _PAUSE:
+        begin = time.monotonic()
+        if begin >= self._write_after:
             self.write()
-            self._written = time.monotonic()
+            end = time.monotonic()
+            self._write_after = end + max(_PAUSE, (end - begin) / _RENDERING_SHARE)
 
     def finish(self, recording: Recording) -> None:
         """A recording is whole."""

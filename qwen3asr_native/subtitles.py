@@ -9,6 +9,7 @@ by the width of the text.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import unicodedata
@@ -216,10 +217,14 @@ def _text(units: Sequence[_Unit]) -> str:
 
 def width(text: str) -> int:
     """Columns of a text: two for East Asian wide and full-width characters, none for combining ones."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
+    return sum(map(_character_width, text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _is_wide(text: str) -> bool:

@@ -265,6 +265,19 @@ def test_two_jobs_do_not_write_the_same_output(recordings: list[Source], tmp_pat
     journal.release()
 
 
+def test_outputs_that_take_long_to_render_are_not_rendered_for_every_segment(
+    recordings: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a clock that goes 1 s at each look, a rendering takes one: the next comes 20 s later."""
+    rendered = []
+    clock = iter(range(10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("qwen3asr_native.job.render", lambda *_: rendered.append(1) or "text")
+    summary, _, _ = run(recordings[:1], tmp_path, {"a": [segment(i) for i in range(100)]}, formats=["txt"])
+    assert summary.done == 1
+    assert 4 <= len(rendered) <= 8
+
+
 def test_stopping_keeps_finished_segments(recordings: list[Source], tmp_path: Path) -> None:
     out = tmp_path / "out"
 
