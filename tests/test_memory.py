@@ -14,6 +14,7 @@ _HEAD = """
 import gc, sys
 import numpy as np
 import qwen3asr_native as q
+from qwen3asr_native import assembly, audio, media, model, repair, stream  # modules stay, and are no part of a model
 
 def resident():
     gc.collect()

@@ -137,7 +137,10 @@ class Model::Packer {
     part.matrix.cols = cols;
     part.matrix.type = type;
     part.matrix.layout = panel_layout(type, kernels_);
-    part.matrix.coarse = is_four_bit(tensor.type) || (tensor.shape.size() == 4 && four_bit_encoder_);
+    // One scale for 256 inputs is coarse beside the few blocks of a small matrix, whose products cost nothing anyway.
+    constexpr int64_t kFewestCoarse = 512;
+    part.matrix.coarse =
+        cols >= kFewestCoarse && (is_four_bit(tensor.type) || (tensor.shape.size() == 4 && four_bit_encoder_));
     part.bias = bias;
     part.offset = linear.rows;
     linear.rows += rows;
