@@ -84,9 +84,14 @@ def test_the_rule_of_the_verdict(low: float, high: float, verdict: str) -> None:
 
 
 def test_a_clean_library_is_flat(examine: Callable[..., dict[str, leaks.Run]]) -> None:
-    for run in examine().values():
+    # The busier the machine, the more it takes until the interval is narrow.
+    for repetitions in (25, 75, 225):
+        runs = examine(repetitions=repetitions)
+        if all(run.verdict != "unclear" for run in runs.values()):
+            break
+    for run in runs.values():
         assert (run.verdict, run.findings, run.ending) == ("flat", [], "completed")
-        assert len(run.samples) == 25
+        assert len(run.samples) == repetitions
 
 
 def test_a_leak_in_each_run_is_measured(examine: Callable[..., dict[str, leaks.Run]]) -> None:
