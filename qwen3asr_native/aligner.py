@@ -8,7 +8,6 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 from . import arguments
 from . import audio as audio_input
 from ._native import ffi, lib
-from .engine import ATTENTION, Engine
+from .engine import ATTENTION, Engine, Holder
 from .engine.shim import samples_of
 from .errors import ArgumentError, ModelFileError
 from .files import hub
@@ -26,8 +25,6 @@ from .transcript import Word
 from .voice import EnergyActivity
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
     from .audio import AudioSource, Pcm, Piece
@@ -166,7 +163,7 @@ def _given(words: Sequence[str]) -> list[Unit]:
     return units
 
 
-class Aligner:
+class Aligner(Holder):
     """A forced aligner, loaded: it tells when each word of a known text is said. Threads may share it.
 
     Args:
@@ -208,31 +205,6 @@ class Aligner:
             raise ModelFileError(
                 f"'{path_or_name}' is no forced aligner, which word times need; use a Qwen3-ForcedAligner model"
             )
-
-    def __repr__(self) -> str:
-        return f"Aligner({os.fspath(self._path)!r}{', closed' if self.closed else ''})"
-
-    def __enter__(self) -> Aligner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the aligner was closed."""
-        return self._engine.closed
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """The model as the engine describes it."""
-        return dict(self._engine.info)
-
-    def close(self) -> None:
-        """Frees everything. Harmless when closed."""
-        self._engine.close()
 
     def align(
         self,
@@ -329,46 +301,18 @@ def _spoken(pcm: Pcm) -> tuple[int, int]:
     return (begin, end) if end - begin >= audio_input.SAMPLE_RATE // 10 else (0, len(pcm))
 
 
-def carried_over(words: Sequence[Word], source: str, target: str) -> list[Word]:
-    """Words of ``source`` as words of ``target``, another writing of it: digits for spoken numbers, another script.
-
-    Where several words have become one stretch that cannot be divided, it is one word with the times of all.
-    """
-    if source == target:
-        return list(words)
-    carried: list[Word] = []
-    matcher = SequenceMatcher(None, source, target, autojunk=False)
-    for kind, begin, end, first, last in matcher.get_opcodes():
-        inside = [word for word in words if word.offset < end and word.end_offset > begin]
-        if not inside or first == last:
-            continue
-        if kind == "equal" or end - begin == last - first:  # character by character
-            spans = [
-                (word, max(word.offset, begin) - begin + first, min(word.end_offset, end) - begin + first)
-                for word in inside
-            ]
-        else:
-            spans = [(Word("", inside[0].start, inside[-1].end), first, last)]
-        for word, offset, end_offset in spans:
-            previous = carried[-1] if carried else None
-            if previous is not None and offset == previous.end_offset and word.start < previous.end:
-                start, offset = previous.start, previous.offset  # the same word, or a part of it
-                carried.pop()
-            else:
-                start = word.start
-            carried.append(Word(target[offset:end_offset], start, word.end, offset, end_offset))
-    return carried
-
-
 class PieceRecorder:
     """Keeps the audio of pieces that are recognized until their words are found.
 
     Args:
         aligner: Finds them.
+        script: The script in which the segments are written; None keeps the model's.
+        itn: Whether their numbers are digits.
     """
 
-    def __init__(self, aligner: Aligner) -> None:
+    def __init__(self, aligner: Aligner, script: str | None, itn: bool) -> None:
         self._aligner = aligner
+        self._script, self._itn = script, itn
         self._pieces: deque[Piece] = deque()
         self._forced: str | None = None
 
@@ -381,7 +325,9 @@ class PieceRecorder:
 
     def with_words(self, segment: Segment) -> Segment:
         """A finished segment with its words; segments come in order, one for a piece or for a part of one."""
+        from .text.offsets import carried, unchanged
         from .text.parse import parse_output
+        from .text.written import written
 
         rate = audio_input.SAMPLE_RATE
         begin, end = round(segment.start * rate), round(segment.end * rate)
@@ -391,15 +337,19 @@ class PieceRecorder:
             return segment
         piece = self._pieces[0]
         pcm = piece.pcm[begin - piece.start : end - piece.start]
+        # What is said is aligned, 零九零零 and not 0900; then its words go to where they are in the text as it is written.
         spoken = parse_output(segment.raw, self._forced).text
-        words = self._aligner.align((pcm, rate), spoken, segment.language or None)
-        carried = carried_over(words, spoken, segment.text)
+        derived = written(spoken, segment.language, script=self._script, itn=self._itn)
+        if derived.text != segment.text:  # it was mended since
+            derived = unchanged(segment.text)
+            spoken = segment.text
+        words = carried(self._aligner.align((pcm, rate), spoken, segment.language or None), derived)
         return replace(
             segment,
             words=tuple(
                 replace(
                     word, start=round(segment.start + word.start, 3), end=round(segment.start + word.end, 3)
                 )
-                for word in carried
+                for word in words
             ),
         )

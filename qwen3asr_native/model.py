@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import arguments
 from . import audio as audio_input
-from .engine import ATTENTION, BATCH, Engine, Options
+from .engine import ATTENTION, BATCH, Engine, Holder, Options
 from .errors import ArgumentError, Qwen3AsrError
 from .files import hub
 from .live import Live
@@ -22,7 +22,6 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -62,7 +61,7 @@ def _by_name(*names: str) -> Callable[[Method], Method]:
 _WIDEST_CHARACTER = "\U0010ffff"
 
 
-class Model:
+class Model(Holder):
     """A Qwen3-ASR model, loaded.
 
     Threads may share it: their utterances wait in the engine, which computes one after the other in the order in which
@@ -129,31 +128,6 @@ class Model:
             raise hub.does_not_transcribe(self._path)
         if path_or_name is None:
             hub.announce_built_in()
-
-    def __repr__(self) -> str:
-        return f"Model({os.fspath(self._path)!r}{', closed' if self.closed else ''})"
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the model was closed."""
-        return self._engine.closed
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """The model as the engine describes it: sizes, languages, kernels, threads, tensor type, path."""
-        return dict(self._engine.info)
-
-    def close(self) -> None:
-        """Stops what runs, frees everything and returns the memory to the system. Harmless when closed."""
-        self._engine.close()
 
     def reinit(self) -> None:
         """Closes, if open, and loads again."""
@@ -223,7 +197,7 @@ class Model:
                     raise ArgumentError("words need an aligner: give aligner=, the path or name of one")
                 if not isinstance(aligner, Aligner):
                     aligner = stack.enter_context(Aligner(aligner))
-                recorder = PieceRecorder(aligner)
+                recorder = PieceRecorder(aligner, script, itn)
             stream = stack.enter_context(
                 self._stream(
                     audio,

@@ -15,11 +15,13 @@ import pytest
 
 from qwen3asr_native import Aligner, ArgumentError, ContextLengthError, Model, ModelFileError, Word
 from qwen3asr_native._native import ffi, lib
-from qwen3asr_native.aligner import carried_over, split
+from qwen3asr_native.aligner import split
 from qwen3asr_native.audio import load
 from qwen3asr_native.engine import ATTENTION
 from qwen3asr_native.files.checkpoints import make_checkpoint
 from qwen3asr_native.files.convert import convert
+from qwen3asr_native.text.offsets import carried
+from qwen3asr_native.text.written import written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,17 +222,17 @@ def test_words_of_long_audio_lie_in_their_segments(model: Model, aligner: Aligne
 
 def test_words_keep_their_times_in_another_writing() -> None:
     words = [Word(c, i * 0.5, i * 0.5 + 0.4, i, i + 1) for i, c in enumerate("我说三百二十软件")]
-    assert [(w.text, w.start, w.end) for w in carried_over(words, "我说三百二十软件", "我說320軟體")] == [
+
+    def in_script(script: str | None) -> list[Word]:
+        return carried(words, written("我说三百二十软件", "Chinese", script=script, itn=True))
+
+    assert [(w.text, w.start, w.end) for w in in_script("zh-TW")] == [
         ("我", 0.0, 0.4),
-        ("說320軟體", 0.5, 3.9),
-    ]
-    kept = carried_over(words, "我说三百二十软件", "我说320软件")
-    assert [(w.text, w.start, w.end) for w in kept[:3]] == [
-        ("我", 0.0, 0.4),
-        ("说", 0.5, 0.9),
+        ("說", 0.5, 0.9),
         ("320", 1.0, 2.9),
+        ("軟體", 3.0, 3.9),
     ]
-    assert "".join(w.text for w in kept) == "我说320软件"
+    assert "".join(w.text for w in in_script(None)) == "我说320软件"
 
 
 def test_the_command_prints_words_and_times(aligner_file: Path, tmp_path: Path) -> None:

@@ -99,15 +99,10 @@ def serve(
 
     It runs until Ctrl-C or SIGTERM, and then finishes what it has begun.
     """
-    try:
-        from .. import server
-
-        run = server.serve
-    except ImportError as error:
-        raise ArgumentError(
-            f"this needs the Python package '{error.name}'; install it with: pip install 'qwen3asr-native[server]'"
-        ) from None
+    from .. import server
     from ..model import Model
+
+    run = server.serve  # what it needs is missing before a model is loaded, not after
 
     settings = server.Settings(
         host=host,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, Qwen3AsrError
+from ..extras import needed
 from .shards import Shard, shards
 
 FORMATS = ("jsonl", "parquet")
@@ -66,13 +67,9 @@ def transcribe(
         ArgumentError: A source cannot be read, an option has a value that it cannot have, or Ray is not installed.
         Qwen3AsrError: The model cannot be used.
     """
-    try:
+    with needed("cluster"):
         import ray
         import ray.data
-    except ImportError:
-        raise ArgumentError(
-            "this needs the Python package 'ray'; install it with: pip install 'qwen3asr-native[cluster]'"
-        ) from None
     if format not in FORMATS:
         raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     folder = Path(output).resolve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError
+from ..extras import needed
 
 if TYPE_CHECKING:
     from ..server import Settings
@@ -24,12 +24,8 @@ def application(
     Raises:
         ArgumentError: Ray Serve is not installed.
     """
-    try:
+    with needed("cluster"):
         from ray import serve
-    except ImportError:
-        raise ArgumentError(
-            "this needs the Python package 'ray'; install it with: pip install 'qwen3asr-native[cluster]'"
-        ) from None
     from ..server import Settings
 
     chosen = settings or Settings(host="0.0.0.0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..options import ATTENTION, Options
 from .embedded import Machine, engine_version, inspect_model, kernel_sets, measure_machine
-from .engine import BATCH, Call, Engine
+from .engine import BATCH, Call, Engine, Holder
 from .shim import Event, Run, RunResult, Session, Step
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Call",
     "Engine",
     "Event",
+    "Holder",
     "Machine",
     "Options",
     "Run",

@@ -7,7 +7,7 @@ import threading
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .._native import lib
 from ..errors import ArgumentError, LibraryError, ModelClosedError
@@ -18,11 +18,14 @@ from .shim import Run, Session, forked_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
     from ..audio import Pcm
     from ..options import Options
 
-#: Utterances that are computed at a time, if nothing else is asked.
+Held = TypeVar("Held", bound="Holder")
+
+#: Pieces of long audio, or audios of many, that are with the engine at a time, if nothing else is asked.
 BATCH = 8
 
 
@@ -155,6 +158,38 @@ class Engine:
         with self._state:
             if self._backend is None:
                 self._backend = self._load()
+
+
+class Holder:
+    """What users hold of an engine. A class of its own sets ``_path`` and ``_engine``."""
+
+    _path: Path
+    _engine: Engine
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({os.fspath(self._path)!r}{', closed' if self.closed else ''})"
+
+    def __enter__(self: Held) -> Held:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._engine.closed
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The model as the engine describes it: sizes, languages, kernels, threads, tensor type, path."""
+        return dict(self._engine.info)
+
+    def close(self) -> None:
+        """Stops what runs, frees everything and returns the memory to the system. Harmless when closed."""
+        self._engine.close()
 
 
 class Call:

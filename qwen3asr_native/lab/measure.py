@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, Qwen3AsrError
+from ..errors import Qwen3AsrError
+from ..extras import needed
 from ..files.output import OutputError, replace
 
 MB = 1e6
@@ -26,12 +27,8 @@ MB = 1e6
 
 def extra(module: str) -> Any:
     """Imports a library of the extra ``bench``. Raises ArgumentError with what to install."""
-    try:
+    with needed("bench"):
         return importlib.import_module(module)
-    except ImportError:
-        raise ArgumentError(
-            f"this needs the Python package '{module}'; install it with: pip install 'qwen3asr-native[bench]'"
-        ) from None
 
 
 @dataclass(frozen=True)

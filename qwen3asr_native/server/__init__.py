@@ -18,10 +18,13 @@ __all__ = ["Settings", "create_app", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    """The rest needs Starlette and uvicorn, so it is imported when it is used."""
+    """The rest needs Starlette and uvicorn, so it is imported when it is used. Raises ArgumentError without them."""
     import importlib
+
+    from ..extras import needed
 
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{'app' if name == 'create_app' else 'serve'}", __name__)
+    with needed("server"):
+        module = importlib.import_module(f".{'app' if name == 'create_app' else 'serve'}", __name__)
     return getattr(module, name)

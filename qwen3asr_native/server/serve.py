@@ -7,7 +7,10 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+import uvicorn
+
 from ..errors import ArgumentError
+from .app import create_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +47,6 @@ def serve(model: Model, settings: Settings, *, ready: Callable[[str], None] = la
     Raises:
         ArgumentError: The address cannot be listened on.
     """
-    import uvicorn
-
-    from .app import create_app
-
     _log_to_stderr()
     with listen(settings) as sock:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
