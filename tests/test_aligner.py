@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import soundfile
 
 from qwen3asr_native import Aligner, ArgumentError, ContextLengthError, Model, ModelFileError, Word
 from qwen3asr_native._native import ffi, lib
@@ -58,6 +59,36 @@ def test_texts_are_split_as_the_official_code_splits_them(row: list[str]) -> Non
     for unit in units:
         said = text[unit.offset : unit.end_offset]
         assert unit.text == "".join(c for c in said if c == "'" or unicodedata.category(c)[0] in "LN")
+
+
+def test_chatllms_own_way_splits_texts_the_same(aligner_file: Path, tone: np.ndarray, tmp_path: Path) -> None:
+    """Text and audio in one message, the answer in one chunk: each Chinese character or other word with its times."""
+    sound = tmp_path / "tone.wav"
+    soundfile.write(sound, tone, 16000)
+    printed: list[tuple[int, str]] = []
+
+    @ffi.callback("void(void *, int, const char *)")
+    def on_print(_: object, kind: int, text: object) -> None:
+        printed.append((kind, ffi.string(text).decode()))
+
+    model = lib.chatllm_create()
+    words = ["-m", str(aligner_file), "--multimedia_file_tags", "<<", ">>", "--set", "format", "json"]
+    for word in words:
+        lib.chatllm_append_param(model, word.encode())
+    assert lib.chatllm_start(model, on_print, ffi.NULL, ffi.NULL) == 0
+    for row in _rows("aligner-split.tsv"):
+        text, wanted = json.loads(row[1]), json.loads(row[2])
+        if row[0] in ("Japanese", "Korean") or "\0" in text:
+            continue
+        printed.clear()
+        assert lib.chatllm_user_input(model, f"<<audio:{sound}>>{text}".encode()) == 0
+        assert [kind for kind, _ in printed] == [lib.PRINT_CHAT_CHUNK]
+        pieces = json.loads(printed[0][1])
+        assert [piece["text"] for piece in pieces] == wanted
+        times = [piece[name] for piece in pieces for name in ("start", "end")]
+        assert times == sorted(times)
+        assert all(0 <= time <= len(tone) / 16 for time in times)
+    assert lib.chatllm_destroy(model) == 0
 
 
 @pytest.mark.parametrize("row", _rows("aligner-repair.tsv"))

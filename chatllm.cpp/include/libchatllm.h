@@ -78,7 +78,12 @@ DLL_DECL int API_CALL chatllm_destroy(struct chatllm_obj *obj);
  *   --set KEY VALUE          --multimedia_file_tags OPEN CLOSE                       --ai_prefix TEXT
  *   --format chat            --hide_banner             --log_level N                 --repeat_penalty X
  *   -ngl N                   --kernels NAME            --attention window|full       --batch N (utterances at a time)
+ *   --sys_file PATH (the context)                      --kv KEY VALUE ... (as --set, up to the last word)
  * --set language NAME (any case; "auto" or "" detects). --kernels: auto or a name of chatllm_asr_kernel_sets().
+ * Of a forced aligner: --set format srt|json, --set delimiter TEXT (of the pieces that get a time each; without one
+ * each Chinese character or other word does). Its message is the audio and the text that is said in it; the answer, one
+ * chunk. Other options of chatllm.cpp, which do not concern speech, are accepted and ignored; a word that is none is an
+ * error.
  */
 DLL_DECL void API_CALL chatllm_append_param(struct chatllm_obj *obj, const char *utf8_str);
 
@@ -106,6 +111,15 @@ DLL_DECL int API_CALL chatllm_history_append_multimedia_msg(struct chatllm_obj *
 /* Tokens processed and generated so far. */
 DLL_DECL int API_CALL chatllm_get_cursor(struct chatllm_obj *obj);
 DLL_DECL int API_CALL chatllm_set_cursor(struct chatllm_obj *obj, int pos);
+
+/* Messages of the conversation: 0 none, 1 the user's, 2 the answer too (each round is a conversation of its own).
+ * Setting a lower number forgets what comes behind it; a higher one changes nothing. Both return the number, -1 on
+ * error. */
+DLL_DECL int API_CALL chatllm_history_get_cursor(struct chatllm_obj *obj);
+DLL_DECL int API_CALL chatllm_history_set_cursor(struct chatllm_obj *obj, int pos);
+
+/* "key=value": what --set KEY VALUE says, changed after the start. */
+DLL_DECL int API_CALL chatllm_set_additional_args(struct chatllm_obj *obj, const char *utf8_str);
 
 /* Text that every answer starts with; then: continue the last answer after a suffix. */
 DLL_DECL int API_CALL chatllm_set_ai_prefix(struct chatllm_obj *obj, const char *utf8_str);

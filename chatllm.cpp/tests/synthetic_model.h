@@ -20,6 +20,7 @@ struct ModelSpec {
   int n_window = 50, n_window_infer = 800;
   int hidden = 64, layers = 2, heads = 4, kv_heads = 2, head_dim = 16, ffn = 96, max_positions = 65536;
   int spare_ids = 3;  // at the end of the vocabulary, without a token
+  int classes = 0;    // of times, 100 ms each: a forced aligner
   bool tied = false;
   chatllm::DType type = chatllm::DType::Q8_0;
   bool mixed = false;  // another type for each matrix
@@ -58,7 +59,7 @@ class ModelWriter {
 
   ModelBytes build() {
     vocabulary_ = static_cast<int>(256 + s_.words.size());
-    total_ = vocabulary_ + static_cast<int>(special_tokens().size()) + s_.spare_ids;
+    total_ = vocabulary_ + static_cast<int>(specials().size()) + s_.spare_ids;
     put_bytes(&out_.bytes, "ggmm", 4);
     for (const int value : {1, 0, 0, 0}) i32(value);
     mark();
@@ -100,14 +101,21 @@ class ModelWriter {
     out_.bytes.push_back(1);
   }
 
+  std::vector<std::string> specials() const {
+    std::vector<std::string> names = special_tokens();
+    if (s_.classes > 0) names.push_back("<timestamp>");
+    return names;
+  }
+
   std::string metadata() const {
     auto field = [](const char *name, int value) { return std::string("\"") + name + "\": " + std::to_string(value); };
     std::string specials;
     int id = vocabulary_;
-    for (const std::string &name : special_tokens())
+    for (const std::string &name : this->specials())
       specials += (specials.empty() ? "\"" : ", \"") + std::to_string(id++) + "\": {\"content\": \"" + name +
                   "\", \"special\": true}";
-    return "{\"model_name\": \"synthetic\", \"config.json\": {\"thinker_config\": {\"audio_config\": {" +
+    return "{\"model_name\": \"synthetic\", \"config.json\": {\"timestamp_segment_time\": 100, \"thinker_config\": "
+           "{\"audio_config\": {" +
            field("d_model", s_.d_model) + ", " + field("encoder_layers", s_.encoder_layers) + ", " +
            field("encoder_attention_heads", s_.encoder_heads) + ", " + field("encoder_ffn_dim", s_.encoder_ffn) + ", " +
            field("output_dim", s_.hidden) + ", " + field("downsample_hidden_size", s_.conv_channels) + ", " +
@@ -119,7 +127,7 @@ class ModelWriter {
   }
 
   void configuration() {
-    i32(chatllm::kModelQwen3Asr);
+    i32(s_.classes > 0 ? chatllm::kModelQwen3ForcedAligner : chatllm::kModelQwen3Asr);
     i32(1);
     for (const int value : {static_cast<int>(s_.type), total_, s_.hidden, s_.heads, s_.layers, s_.ffn, s_.max_positions,
                             -1, -1, -1, -1, s_.kv_heads, s_.head_dim})
@@ -130,6 +138,7 @@ class ModelWriter {
     i32(s_.tied ? 1 : 0);
     for (int i = 0; i < 128; ++i) i32(0);
     for (int i = 0; i < 4; ++i) i32(0);
+    if (s_.classes > 0) i32(s_.classes);
   }
 
   // The wanted type if rows of this length can have it.
@@ -211,7 +220,7 @@ class ModelWriter {
       vector(at + ".post_attention_layernorm.weight", h, 1);
     }
     vector("model.norm.weight", h, 1);
-    if (!s_.tied) matrix("lm_head.weight", total_, h);
+    if (!s_.tied) matrix("lm_head.weight", s_.classes > 0 ? s_.classes : total_, h);
   }
 
   ModelSpec s_;

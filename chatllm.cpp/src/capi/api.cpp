@@ -186,7 +186,7 @@ void API_CALL chatllm_restart(struct chatllm_obj *obj, const char *utf8_sys_prom
 }
 
 void API_CALL chatllm_multimedia_msg_prepare(struct chatllm_obj *obj) {
-  call(obj, [&] { obj->message.clear(); });
+  call(obj, [&] { obj->clear_message(); });
 }
 
 int API_CALL chatllm_multimedia_msg_append(struct chatllm_obj *obj, const char *type, const char *utf8_str) {
@@ -216,6 +216,22 @@ int API_CALL chatllm_get_cursor(struct chatllm_obj *obj) {
 
 int API_CALL chatllm_set_cursor(struct chatllm_obj *obj, int pos) {
   return call(obj, [&] { obj->exclusively([&](Session &s) { s.set_cursor(pos); }); });
+}
+
+int API_CALL chatllm_history_get_cursor(struct chatllm_obj *obj) {
+  int cursor = -1;
+  call(obj, [&] { cursor = obj->history_cursor(); });
+  return cursor;
+}
+
+int API_CALL chatllm_history_set_cursor(struct chatllm_obj *obj, int pos) {
+  int cursor = -1;
+  call(obj, [&] { cursor = obj->set_history_cursor(pos); });
+  return cursor;
+}
+
+int API_CALL chatllm_set_additional_args(struct chatllm_obj *obj, const char *utf8_str) {
+  return call(obj, [&] { obj->set_argument(require(utf8_str, "the argument")); });
 }
 
 int API_CALL chatllm_set_ai_prefix(struct chatllm_obj *obj, const char *utf8_str) {

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/utf8.h"
+#include "capi/alignment.h"
 
 namespace chatllm {
 
@@ -26,6 +27,12 @@ chatllm_asr_options complete(const chatllm_asr_options *given) {
     fail(Status::BadArgument, "the options' size is not set: they come from another version of the header");
   std::memcpy(&all, given, std::min<size_t>(given->size, sizeof all));
   return all;
+}
+
+// The aligner takes text of any language.
+void check_language(const Session &session, const std::string &language) {
+  const Config &config = session.model().config();
+  if (!config.aligner) resolve_language(config.languages, language);
 }
 
 }  // namespace
@@ -188,7 +195,7 @@ void Object::start(const Callbacks &callbacks) {
   vocab_table_.clear();
   fresh = std::make_shared<Recognizer>(options_.session);
   Session &session = fresh->session();
-  resolve_language(session.model().config().languages, options_.language);  // says now that it is unknown
+  check_language(session, options_.language);  // says now that it is unknown
   session.set_load_ms(elapsed_ms(begin));
   info_ = session.info();
   const Config &config = session.model().config();
@@ -256,14 +263,15 @@ void Object::run(const float *pcm, int64_t samples, const RunSettings &settings)
   generation([&](Session &s, const Session::TokenSink &sink) { s.run(pcm, samples, settings, sink); });
 }
 
-// The audio that a text's file tag names.
-std::vector<float> Object::audio_of(const std::string &text) const {
+// The audio that a text's file tag names; *said: the text around the tag.
+std::vector<float> Object::audio_of(const std::string &text, std::string *said) const {
   const std::string &open = options_.tag_open, &close = options_.tag_close;
   if (open.empty() || close.empty())
     fail(Status::BadArgument,
          "speech recognition needs audio: give --multimedia_file_tags {{ }} and a text such as "
          "{{audio:/path/file.wav}}");
   std::vector<float> audio;
+  size_t done = 0;
   for (size_t at = text.find(open); at != std::string::npos; at = text.find(open, at)) {
     const size_t begin = at + open.size(), end = text.find(close, begin);
     if (end == std::string::npos) fail(Status::BadArgument, format("a file tag does not end with '%s'", close.c_str()));
@@ -273,8 +281,10 @@ std::vector<float> Object::audio_of(const std::string &text) const {
            format("the file tag '%s' is not audio: speech recognition takes {{audio:PATH}}", tag.c_str()));
     if (!audio.empty()) fail(Status::BadArgument, "the text names several audio files: give one at a time");
     audio = read_wav(tag.substr(6));
-    at = end + close.size();
+    *said += text.substr(done, at - done);
+    done = at = end + close.size();
   }
+  *said += text.substr(done);
   if (audio.empty())
     fail(Status::BadArgument,
          format("the text has no audio tag: give %saudio:/path/file.wav%s", open.c_str(), close.c_str()));
@@ -284,13 +294,29 @@ std::vector<float> Object::audio_of(const std::string &text) const {
 void Object::run_text(const std::string &text) {
   recognizer();
   generation([&](Session &s, const Session::TokenSink &sink) {
-    const std::vector<float> audio = audio_of(text);
-    s.run(audio.data(), static_cast<int64_t>(audio.size()), settings(nullptr), sink);
+    std::string said;
+    const std::vector<float> audio = audio_of(text, &said);
+    answer(s, audio, said, sink);
   });
 }
 
+// A transcription; of an aligner, when the text is said.
+void Object::answer(Session &s, const std::vector<float> &audio, const std::string &said,
+                    const Session::TokenSink &sink) {
+  const int64_t samples = static_cast<int64_t>(audio.size());
+  if (!s.model().config().aligner) return s.run(audio.data(), samples, settings(nullptr), sink);
+  const Alignment alignment(said, options_);
+  std::vector<double> times;
+  if (!alignment.units().empty()) times = s.align(audio.data(), samples, alignment.units(), options_.full_attention);
+  const std::string told = alignment.told(times, static_cast<double>(samples) * 1000 / kSampleRate);
+  if (!told.empty()) print(PRINT_CHAT_CHUNK, told);
+}
+
 void Object::append_to_message(const std::string &type, const char *data) {
-  if (type == "text") return;  // the prompt of this model holds audio only; its text is the context
+  if (type == "text") {  // what the aligner aligns; the recognizer's prompt holds audio only, its text is the context
+    message_text += (message_text.empty() ? "" : " ") + std::string(data);
+    return;
+  }
   if (type != "audio")
     fail(Status::BadArgument,
          format("a message part of type '%s' has no meaning for speech recognition", type.c_str()));
@@ -302,11 +328,38 @@ void Object::append_to_message(const std::string &type, const char *data) {
 void Object::run_message() {
   recognizer();
   const std::vector<float> audio = std::move(message);
-  message.clear();
+  const std::string said = std::move(message_text);
+  clear_message();
   generation([&](Session &s, const Session::TokenSink &sink) {
     if (audio.empty()) fail(Status::BadArgument, "the message has no audio: append a part of type audio");
-    s.run(audio.data(), static_cast<int64_t>(audio.size()), settings(nullptr), sink);
+    answer(s, audio, said, sink);
   });
+}
+
+void Object::set_argument(const std::string &text) {
+  Session &session = recognizer()->session();
+  const size_t at = text.find('=');
+  if (at == std::string::npos)
+    fail(Status::BadArgument, format("the argument '%s' has no value: give key=value", text.c_str()));
+  Options changed = options_;
+  changed.notes.clear();
+  changed.set(text.substr(0, at), text.substr(at + 1));
+  check_language(session, changed.language);
+  for (const std::string &note : changed.notes) print(PRINTLN_LOGGING, note);
+  std::lock_guard<std::mutex> lock(mutex_);
+  options_ = std::move(changed);
+}
+
+// Each answer is of a conversation of its own: the user's message and the answer, or the message alone.
+int Object::history_cursor() {
+  return exclusively([](Session &s) { return s.cursor() == 0 ? 0 : s.cursor() <= s.timings().prompt_tokens ? 1 : 2; });
+}
+
+int Object::set_history_cursor(int position) {
+  const int now = history_cursor();
+  if (position >= now) return now;
+  exclusively([&](Session &s) { s.set_cursor(position <= 0 ? 0 : s.timings().prompt_tokens); });
+  return history_cursor();
 }
 
 void Object::continue_answer(const std::string &suffix) {

@@ -81,6 +81,15 @@ class Object {
   void run_message();
   void continue_answer(const std::string &suffix);
   void append_to_message(const std::string &type, const char *data);
+  void clear_message() {
+    message.clear();
+    message_text.clear();
+  }
+  // "key=value", as by --set.
+  void set_argument(const std::string &text);
+  // Messages of the conversation so far; a lower position forgets what comes behind it. Both return the new number.
+  int history_cursor();
+  int set_history_cursor(int position);
   void restart(const char *system);
   int tokenize(const std::string &text);
   const char *token_vocab(int *count, int *width);
@@ -108,6 +117,7 @@ class Object {
   f_chatllm_asr_token on_token = nullptr;
   void *on_token_data = nullptr;
   std::vector<float> message;  // audio of the message being built
+  std::string message_text;
   std::string ai_prefix;
   int64_t gen_max_tokens = -1;
 
@@ -125,7 +135,8 @@ class Object {
   void generation(F &&body);
   template <class F>
   int guarded(F &&body) noexcept;
-  std::vector<float> audio_of(const std::string &text) const;
+  std::vector<float> audio_of(const std::string &text, std::string *said) const;
+  void answer(Session &s, const std::vector<float> &audio, const std::string &said, const Session::TokenSink &sink);
 
   Callbacks callbacks_;
   Options options_;

@@ -5,22 +5,98 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "base/mapped_file.h"
 
 namespace chatllm {
 
 namespace {
 
-// Options of upstream that change nothing here: recognition is greedy, and runs on the CPU.
-struct Ignored {
-  const char *name;
-  int values;
-};
-constexpr Ignored kIgnored[] = {
-    {"--seed", 1},        {"--repeat-penalty", 1}, {"--log-level", 1}, {"-ngl", 1},     {"--n-gpu-layers", 1},
-    {"--format", 1},      {"--ggml-dir", 1},       {"--top-k", 1},     {"--top-p", 1},  {"--min-p", 1},
-    {"--sampling", 1},    {"--penalty-window", 1}, {"-p", 1},          {"--prompt", 1}, {"--batch-size", 1},
-    {"--hide-banner", 0}, {"--interactive", 0},    {"-i", 0},          {"--multi", 0},  {"--reversed-role", 0},
-};
+// Options of upstream that change nothing here: recognition is greedy, and runs on the CPU. By the number of their
+// values.
+constexpr const char *kFlags[] = {"-?",
+                                  "-Os",
+                                  "-h",
+                                  "-i",
+                                  "-no-thinking",
+                                  "-thinking",
+                                  "--detect-thoughts",
+                                  "--help",
+                                  "--hide-banner",
+                                  "--hide-reference",
+                                  "--interactive",
+                                  "--moe-on-cpu",
+                                  "--multi",
+                                  "--rag-dump",
+                                  "--rerank-rewrite",
+                                  "--reversed-role",
+                                  "--show",
+                                  "--show-devices",
+                                  "--single-turn",
+                                  "--tokenize"};
+constexpr const char *kOneValue[] = {"-fa",
+                                     "-k",
+                                     "-ngl",
+                                     "-p",
+                                     "-q",
+                                     "--batch-size",
+                                     "--beam-size",
+                                     "--cache-dtype",
+                                     "--distance-strategy",
+                                     "--dump-dot",
+                                     "--dump-tensor",
+                                     "--emb-rank-query-sep",
+                                     "--embedding-model",
+                                     "--extending",
+                                     "--flash-attn",
+                                     "--format",
+                                     "--frequency-penalty",
+                                     "--ggml-dir",
+                                     "--init-vs",
+                                     "--layer-spec",
+                                     "--load-session",
+                                     "--log-level",
+                                     "--max-proj-length",
+                                     "--merge-vs",
+                                     "--min-p",
+                                     "--n-gpu-layers",
+                                     "--num-beams",
+                                     "--penalty-window",
+                                     "--presence-penalty",
+                                     "--prompt",
+                                     "--prompt-file",
+                                     "--rag-context-sep",
+                                     "--rag-post-extending",
+                                     "--rag-template",
+                                     "--re-quantize",
+                                     "--reasoning-effort",
+                                     "--repeat-penalty",
+                                     "--rerank-score-thres",
+                                     "--rerank-top-n",
+                                     "--reranker-model",
+                                     "--retrieve-rewrite-template",
+                                     "--retrieve-top-n",
+                                     "--rpc-endpoints",
+                                     "--sampling",
+                                     "--seed",
+                                     "--serve-rpc",
+                                     "--set-vs-name",
+                                     "--test",
+                                     "--tfs-z",
+                                     "--top-k",
+                                     "--top-p",
+                                     "--tts-export",
+                                     "--vector-store"};
+constexpr const char *kTwoValues[] = {"-mgl", "--model-gpu-layers", "--save-session", "--thought-tags"};
+
+template <size_t N>
+bool has(const char *const (&names)[N], const std::string &name) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+// How many values follow an option that is ignored; -1 for an unknown one.
+int values_of_ignored(const std::string &name) {
+  return has(kFlags, name) ? 0 : has(kOneValue, name) ? 1 : has(kTwoValues, name) ? 2 : -1;
+}
 
 int64_t number(const std::string &option, const std::string &text, int64_t low, int64_t high) {
   char *end = nullptr;
@@ -31,7 +107,28 @@ int64_t number(const std::string &option, const std::string &text, int64_t low, 
   return value;
 }
 
+std::string text_of_file(const std::string &path) {
+  const MappedFile file(path);
+  constexpr size_t kMost = 1 << 20;
+  if (file.size() > kMost)
+    fail(Status::BadArgument, format("file '%s' of the option --sys_file is larger than 1 MiB", path.c_str()));
+  return std::string(reinterpret_cast<const char *>(file.data()), file.size());
+}
+
 }  // namespace
+
+void Options::set(const std::string &key, const std::string &value) {
+  if (key == "language")
+    language = value;
+  else if (key == "delimiter")
+    delimiter = value;
+  else if (key == "format" && (value == "srt" || value == "json"))
+    json = value == "json";
+  else if (key == "format")
+    fail(Status::BadArgument, format("setting 'format' takes srt or json, not '%s'", value.c_str()));
+  else
+    notes.push_back("Wsetting '" + key + "' is unknown and ignored");
+}
 
 Options Options::parse(const std::vector<std::string> &words) {
   Options o;
@@ -45,7 +142,7 @@ Options Options::parse(const std::vector<std::string> &words) {
   while (at < words.size()) {
     option = words[at++];
     std::string name = option;
-    if (name.rfind("--", 0) == 0) std::replace(name.begin(), name.end(), '_', '-');
+    if (name[0] == '-') std::replace(name.begin(), name.end(), '_', '-');
     if (name == "-m" || name == "--model") {
       o.session.model_path = value();
     } else if (name == "-n" || name == "--threads") {
@@ -59,6 +156,8 @@ Options Options::parse(const std::vector<std::string> &words) {
       if (std::atof(value().c_str()) != 0) o.notes.push_back("Wtemperature is ignored: recognition is greedy");
     } else if (name == "-s" || name == "--system") {
       o.context = value();
+    } else if (name == "--sys-file") {
+      o.context = text_of_file(value());
     } else if (name == "--ai-prefix") {
       o.ai_prefix = value();
     } else if (name == "--kernels") {
@@ -74,18 +173,22 @@ Options Options::parse(const std::vector<std::string> &words) {
       o.tag_open = value();
       o.tag_close = value();
     } else if (name == "--set") {
-      const std::string key = value(), setting = value();
-      if (key == "language")
-        o.language = setting;
-      else if (key != "format" && key != "delimiter")  // of the forced aligner
-        o.notes.push_back("Wsetting '" + key + "' is unknown and ignored");
+      const std::string key = value();
+      o.set(key, value());
+    } else if (name == "--kv") {  // the last option: keys and values to the end
+      while (words.size() - at >= 2) {
+        const std::string key = value();
+        o.set(key, value());
+      }
+    } else if (name == "--lens") {
+      const std::string &type = value();
+      for (int more = type == "identity" ? 1 : 2; more > 0; --more) value();
     } else if (name[0] == '+') {
       o.notes.push_back("Wswitch '" + option + "' is ignored");  // switches of upstream's chat front ends
     } else {
-      const auto *ignored =
-          std::find_if(std::begin(kIgnored), std::end(kIgnored), [&](const Ignored &i) { return name == i.name; });
-      if (ignored == std::end(kIgnored)) fail(Status::BadArgument, format("unknown option '%s'", option.c_str()));
-      for (int i = 0; i < ignored->values; ++i) value();
+      int values = values_of_ignored(name);
+      if (values < 0) fail(Status::BadArgument, format("unknown option '%s'", option.c_str()));
+      for (; values > 0; --values) value();
     }
   }
   if (o.session.model_path.empty()) fail(Status::BadArgument, "no model is named: give -m PATH");
