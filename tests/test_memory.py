@@ -109,3 +109,46 @@ print(after[0] - before[0], after[1] - before[1])
         model_file,
     )
     assert (threads, files) == (0, 0)
+
+
+def test_under_a_limit_of_the_address_space_memory_is_an_error_and_nothing_worse(model_file: Path) -> None:
+    done = run_python(
+        """
+import os, resource, sys
+import numpy as np
+import qwen3asr_native as q
+from qwen3asr_native import assembly, audio, media, model, repair, stream
+from qwen3asr_native.text import parse
+
+sound = (0.1 * np.sin(np.arange(80000) * 0.2)).astype(np.float32)
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+
+def transcribe(megabytes):
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(megabytes * 1e6),) * 2)
+    try:
+        with q.Model(sys.argv[1], threads=2) as model:
+            model.transcribe(sound, sample_rate=16000, max_new_tokens=5)
+    except q.OutOfMemoryError:
+        return 1
+    except MemoryError:  # of Python
+        return 1
+    except BaseException as error:
+        print(megabytes, repr(error), flush=True)
+        return 3
+    return 2
+
+ends = []
+for step in range(60):
+    child = os.fork()
+    if child == 0:
+        os._exit(transcribe(step * 0.9))
+    ends.append(os.waitpid(child, 0)[1])
+    if os.WIFSIGNALED(ends[-1]) or os.WEXITSTATUS(ends[-1]) not in (1, 2):
+        print(step * 0.9, ends[-1])
+print(ends.count(1 << 8) > 5, ends.count(2 << 8) > 5)
+""",
+        model_file,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"], done.stdout

@@ -1424,6 +1424,55 @@ static void test_rounds_without_growth(int rounds) {
   free(pcm);
 }
 
+static long peak_kb(void) {
+  char line[128];
+  long kb = 0;
+  FILE *file = fopen("/proc/self/status", "r");
+  if (file == NULL) return 0;
+  while (fgets(line, sizeof line, file) != NULL)
+    if (sscanf(line, "VmHWM: %ld", &kb) == 1) break;
+  fclose(file);
+  return kb;
+}
+
+/* Audio is looked at before there is memory for it: 10 MB that would be 160 million samples, sparse gigabytes, and
+ * files without an end. */
+static void test_memory_of_audio_that_does_not_fit(void) {
+  struct seen s;
+  struct chatllm_obj *obj = create(&s);
+  seen_init(&s);
+  chatllm_append_param(obj, "-c");
+  chatllm_append_param(obj, "4096");
+  CHECK(chatllm_start(obj, on_print, on_end, &s) == 0);
+  static char path[] = "/tmp/chatllm-long-XXXXXX";
+  const int fd = mkstemp(path);
+  CHECK(fd >= 0);
+  char text[256];
+  snprintf(text, sizeof text, "{{audio:%s}}", path);
+  const long before = peak_kb();
+
+  size_t size;
+  unsigned char *head = make_wav(0, &size);
+  const uint32_t rate = 1000, few = 10 << 20, many = 1 << 30;
+  memcpy(head + 24, &rate, 4), head[34] = 8, memcpy(head + 40, &few, 4);
+  CHECK(write(fd, head, size) == (ssize_t)size && ftruncate(fd, (off_t)(size + few)) == 0);
+  CHECK(chatllm_user_input(obj, text) == CHATLLM_ASR_TOO_LONG);
+  CHECK(strstr(s.error, "cut it first") != NULL);
+
+  memcpy(head + 40, &many, 4), head[34] = 16;
+  CHECK(pwrite(fd, head, size, 0) == (ssize_t)size && ftruncate(fd, (off_t)(size + many)) == 0);
+  CHECK(chatllm_user_input(obj, text) == CHATLLM_ASR_TOO_LONG);
+  CHECK(pwrite(fd, "xxxx", 4, 0) == 4); /* no WAV file at all */
+  CHECK(chatllm_user_input(obj, text) == CHATLLM_ASR_BAD_AUDIO);
+  CHECK(chatllm_user_input(obj, "{{audio:/dev/zero}}") == CHATLLM_ASR_BAD_AUDIO);
+  CHECK(strstr(s.error, "not a WAV file") != NULL);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  CHECK(peak_kb() - before < 20000);
+#endif
+  close(fd), unlink(path), free(head);
+  CHECK(chatllm_destroy(obj) == 0);
+}
+
 static double seconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -1469,6 +1518,7 @@ int main(int argc, char **argv) {
   RUN(test_runs_of_many_threads());
   RUN(test_destroy_in_answer_to_the_end());
   RUN(test_fork_while_loading());
+  RUN(test_memory_of_audio_that_does_not_fit());
   RUN(test_rounds_without_growth(rounds));
   unlink(wav_path);
   printf(failures == 0 ? "all passed\n" : "%d failures\n", failures);

@@ -4,7 +4,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   try {
-    chatllm::decode_wav(data, size, "fuzz.wav");
+    chatllm::decode_wav(data, size, "fuzz.wav", 3600);
   } catch (const chatllm::Error &) {
   }
   try {

@@ -52,7 +52,7 @@ Bytes wav(const Format &f, const Bytes &data) {
 }
 
 std::vector<float> decode(const Bytes &bytes) {
-  return decode_wav(bytes.data(), bytes.size(), "x.wav");
+  return decode_wav(bytes.data(), bytes.size(), "x.wav", 60);
 }
 
 // The samples in an encoding.
@@ -140,9 +140,30 @@ TEST(what_is_no_audio_gets_a_sentence) {
   CHECK_FAILS(decode(wav({6, 1, 8000, 8}, Bytes(100))), "unknown encoding");  // A-law
   for (size_t cut = 0; cut < 44; ++cut)
     CHECK_FAILS(decode({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(cut)}), "x.wav");
-  CHECK_FAILS(read_wav("/nowhere/a.wav"), "cannot open audio file '/nowhere/a.wav'");
-  CHECK_FAILS(read_wav(std::filesystem::temp_directory_path().string()), "audio file");
-  CHECK_EQ(read_wav(test::TempFile(good, ".wav").path()).size(), kSamples.size());
+  CHECK_FAILS(read_wav("/nowhere/a.wav", 60), "cannot open audio file '/nowhere/a.wav'");
+  CHECK_FAILS(read_wav(std::filesystem::temp_directory_path().string(), 60), "audio file");
+  CHECK_EQ(read_wav(test::TempFile(good, ".wav").path(), 60).size(), kSamples.size());
+}
+
+TEST(what_is_too_long_is_refused_before_there_is_memory_for_it) {
+  const Bytes second = wav({1, 1, 1000, 8}, Bytes(1000, 128));
+  CHECK_EQ(decode_wav(second.data(), second.size(), "x.wav", 1).size(), size_t{16000});
+  CHECK_FAILS(decode_wav(second.data(), second.size(), "x.wav", 0.99), "'x.wav' is longer than the 1 s");
+  Bytes sparse = wav({1, 1, 16000, 16}, {});
+  const uint32_t length = 1 << 30;
+  std::memcpy(&sparse[40], &length, 4);
+  const test::TempFile file(sparse, ".wav");
+  std::filesystem::resize_file(file.path(), length + 44);
+  CHECK_FAILS(read_wav(file.path(), 20000), "is longer than the 16777 s");  // 1 GiB of samples as floats
+  CHECK_FAILS(read_wav(file.path(), 100), "is longer than the 100 s");
+  Bytes far(second.begin(), second.begin() + 12);
+  for (int i = 0; i < 2; ++i) {
+    put_tag(&far, "junk");
+    put<uint32_t>(&far, 600 << 20);
+  }
+  const test::TempFile holes(far, ".wav");
+  std::filesystem::resize_file(holes.path(), 1300 << 20);
+  CHECK_FAILS(read_wav(holes.path(), 100), "damaged");
 }
 
 TEST(random_mutations_never_crash) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace chatllm {
 
 Recognizer::Recognizer(const SessionSettings &settings) : session_(settings), thread_(&Recognizer::work, this) {
@@ -109,6 +111,7 @@ void Recognizer::advance(Utterance &utterance) {
 }
 
 void Recognizer::work() {
+  prepare_to_throw();
   {
     std::lock_guard<std::mutex> lock(desk_->mutex);
     desk_->worker = std::this_thread::get_id();

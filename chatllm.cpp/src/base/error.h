@@ -27,4 +27,13 @@ class Error : public std::exception {
   throw Error(status, message);
 }
 
+// The C++ library keeps what a thread throws in memory of the thread's own, which it takes at the first exception, and
+// ends the process when there is none. So every thread of ours throws once while there is memory.
+inline void prepare_to_throw() noexcept {
+  try {
+    throw 0;
+  } catch (int) {
+  }
+}
+
 }  // namespace chatllm

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <tuple>
 
 #include "base/error.h"
@@ -106,6 +107,7 @@ MappedFile::MappedFile(const std::string &path) : path_(path) {
   close(fd);
   if (!regular) fail(Status::BadModel, format("'%s' is not a regular file", path.c_str()));
   if (size_ == 0) fail(Status::BadModel, format("model file '%s' is empty", path.c_str()));
+  if (view == MAP_FAILED && code == ENOMEM) throw std::bad_alloc();
   if (view == MAP_FAILED)
     fail(Status::BadModel, format("cannot map model file '%s': %s", path.c_str(), std::strerror(code)));
   data_ = static_cast<const uint8_t *>(view);

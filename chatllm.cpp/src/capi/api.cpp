@@ -63,6 +63,8 @@ int beside(bool forked, F &&body) noexcept {
     return thread_failure(chatllm::c_status(e.status()), e.what());
   } catch (const std::bad_alloc &) {
     return thread_failure(CHATLLM_ASR_NO_MEMORY, chatllm::kMemoryIsShort);
+  } catch (const std::system_error &) {
+    return thread_failure(CHATLLM_ASR_NO_MEMORY, chatllm::kThreadsAreShort);
   } catch (const std::exception &e) {
     return thread_failure(CHATLLM_ASR_ERROR, e.what());
   }
@@ -155,6 +157,8 @@ int API_CALL chatllm_init(void) {
 
 struct chatllm_obj *API_CALL chatllm_create(void) {
   try {
+    chatllm::prepare_to_throw();
+    chatllm::thread_error();  // is memory of this thread's own, too
     return new chatllm_obj;
   } catch (...) {
     return nullptr;

@@ -263,6 +263,18 @@ void Object::run(const float *pcm, int64_t samples, const RunSettings &settings)
   generation([&](Session &s, const Session::TokenSink &sink) { s.run(pcm, samples, settings, sink); });
 }
 
+// Of audio; a little more than the model's context takes. The engine says exactly what does not fit.
+double Object::most_seconds() const {
+  if (!recognizer_) return 3600;
+  const Config &config = recognizer_->session().model().config();
+  int64_t positions = config.decoder.max_positions;
+  if (options_.session.max_context > 0) positions = std::min(positions, options_.session.max_context);
+  const EncoderConfig &e = config.encoder;
+  double frames = (static_cast<double>(positions) / e.tokens(e.chunk_frames) + 1) * e.chunk_frames;
+  if (config.aligner) frames = std::min(frames, (config.classes * config.class_ms + 1000) / 10);
+  return std::min(frames / 100, 86400.0);
+}
+
 // The audio that a text's file tag names; *said: the text around the tag.
 std::vector<float> Object::audio_of(const std::string &text, std::string *said) const {
   const std::string &open = options_.tag_open, &close = options_.tag_close;
@@ -280,7 +292,7 @@ std::vector<float> Object::audio_of(const std::string &text, std::string *said) 
       fail(Status::BadArgument,
            format("the file tag '%s' is not audio: speech recognition takes {{audio:PATH}}", tag.c_str()));
     if (!audio.empty()) fail(Status::BadArgument, "the text names several audio files: give one at a time");
-    audio = read_wav(tag.substr(6));
+    audio = read_wav(tag.substr(6), most_seconds());
     *said += text.substr(done, at - done);
     done = at = end + close.size();
   }
@@ -322,7 +334,7 @@ void Object::append_to_message(const std::string &type, const char *data) {
          format("a message part of type '%s' has no meaning for speech recognition", type.c_str()));
   if (!message.empty()) fail(Status::BadArgument, "the message has audio already: give one recording at a time");
   const std::vector<uint8_t> file = decode_base64(data);
-  message = decode_wav(file.data(), file.size(), "the audio of the message");
+  message = decode_wav(file.data(), file.size(), "the audio of the message", most_seconds());
 }
 
 void Object::run_message() {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -135,6 +136,7 @@ class Object {
   void generation(F &&body);
   template <class F>
   int guarded(F &&body) noexcept;
+  double most_seconds() const;
   std::vector<float> audio_of(const std::string &text, std::string *said) const;
   void answer(Session &s, const std::vector<float> &audio, const std::string &said, const Session::TokenSink &sink);
 
@@ -156,6 +158,8 @@ class Object {
 int c_status(Status status);
 
 constexpr char kMemoryIsShort[] = "memory is short: close other models or programs, or use a smaller model";
+constexpr char kThreadsAreShort[] =
+    "no thread can be started: memory or the number of threads is limited here; use fewer threads";
 
 // The last failure on this thread that had no object.
 struct ThreadError {
@@ -176,6 +180,8 @@ int Object::guarded(F &&body) noexcept {
       return finish_error(c_status(e.status()), e.what());
     } catch (const std::bad_alloc &) {
       return finish_error(CHATLLM_ASR_NO_MEMORY, kMemoryIsShort);
+    } catch (const std::system_error &) {  // of std::thread: nothing else here throws it
+      return finish_error(CHATLLM_ASR_NO_MEMORY, kThreadsAreShort);
     } catch (const std::exception &e) {
       return finish_error(CHATLLM_ASR_ERROR, e.what());
     }
@@ -206,6 +212,7 @@ int Object::call_async(F &&body) noexcept {
     // the object.
     const auto ready = std::make_shared<std::promise<void>>();
     thread_ = std::thread([this, body, ready] {
+      prepare_to_throw();
       ready->get_future().wait();
       finish(guarded(body));
     });
