@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import unicodedata
 import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,17 +19,20 @@ from . import arguments
 from . import audio as audio_input
 from ._native import ffi, lib
 from .engine import ATTENTION, Engine, Holder
-from .engine.shim import samples_of
-from .errors import ArgumentError, ModelFileError
+from .engine.shim import forked_error, samples_of
+from .errors import ArgumentError, ContextLengthError, ModelClosedError, ModelFileError
 from .files import hub
 from .languages import name_of
 from .transcript import Word
 from .voice import EnergyActivity
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-    from .audio import AudioSource, Pcm, Piece
+    from .audio import AudioSource, Pcm
+    from .engine.shim import Session
     from .transcript import Segment
 
 _SHORTEST_SILENCE = (
@@ -164,11 +169,12 @@ def _given(words: Sequence[str]) -> list[Unit]:
 
 
 class Aligner(Holder):
-    """A forced aligner, loaded: it tells when each word of a known text is said. Threads may share it.
+    """A forced aligner: it tells when each word of a known text is said. Threads may share it.
 
     Args:
         path_or_name: As for ``Model``, of a Qwen3-ForcedAligner model.
         dtype, threads, kernels, context_length: As for ``Model``.
+        lazy: Load the model when it is first needed, not now. ``release`` frees it until then again.
 
     Raises:
         ModelFileError: The file is missing, damaged, or no forced aligner.
@@ -183,8 +189,9 @@ class Aligner(Holder):
         threads: int | None = None,
         kernels: str | None = None,
         context_length: int | None = None,
+        lazy: bool = False,
     ) -> None:
-        path_or_name = arguments.path(path_or_name, "the aligner")
+        self._name = path_or_name = arguments.path(path_or_name, "the aligner")
         checkpoint = hub.checkpoint(path_or_name)
         if checkpoint is not None:
             path = hub.quantized_copy(checkpoint, dtype or "q8_0")
@@ -194,17 +201,74 @@ class Aligner(Holder):
         else:
             path = hub.resolve(path_or_name)
         self._path = path
-        self._engine = Engine(
-            path,
-            threads=arguments.threads(threads),
-            kernels=arguments.optional_text(kernels, "kernels"),
-            context_length=arguments.optional_whole(context_length, "context_length"),
-        )
-        if self._engine.info.get("purpose") != "ForcedAligner":
-            self._engine.close()
+        self._options: dict[str, Any] = {
+            "threads": arguments.threads(threads),
+            "kernels": arguments.optional_text(kernels, "kernels"),
+            "context_length": arguments.optional_whole(context_length, "context_length"),
+        }
+        self._lock, self._pid = threading.RLock(), os.getpid()
+        self._loaded: Engine | None = None
+        self._closed = False
+        if arguments.truth(lazy, "lazy"):
+            self._check(json.loads(ffi.string(lib.chatllm_inspect_model(os.fsencode(path)))))
+        else:
+            self._engine  # noqa: B018 - loads
+
+    @property
+    def _engine(self) -> Engine:  # type: ignore[override]
+        """The engine, loaded now if it is not."""
+        if os.getpid() != self._pid:
+            raise forked_error()
+        with self._lock:
+            if self._closed:
+                raise ModelClosedError("the aligner is closed; make a new Aligner")
+            if self._loaded is None:
+                engine = Engine(self._path, **self._options)
+                try:
+                    self._check(engine.info)
+                except BaseException:
+                    engine.close()
+                    raise
+                self._loaded = engine
+            return self._loaded
+
+    def _check(self, info: dict[str, Any]) -> None:
+        if "error" in info:
+            raise ModelFileError(info["error"])
+        if info.get("purpose") != "ForcedAligner":
             raise ModelFileError(
-                f"'{path_or_name}' is no forced aligner, which word times need; use a Qwen3-ForcedAligner model"
+                f"'{self._name}' is no forced aligner, which word times need; use a Qwen3-ForcedAligner model"
             )
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return self._path
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._loaded is not None
+
+    def release(self) -> None:
+        """Waits for what runs, and frees the model until it is needed again. Harmless when nothing is loaded."""
+        if os.getpid() != self._pid:  # the lock may be held by a thread that is not here
+            self._loaded = None
+            return
+        with self._lock:
+            engine, self._loaded = self._loaded, None
+            if engine is not None:
+                engine.close()
+
+    def close(self) -> None:
+        """Waits for what runs, frees everything and returns the memory to the system. Harmless when closed."""
+        self._closed = True
+        self.release()
 
     def align(
         self,
@@ -262,7 +326,7 @@ class Aligner(Holder):
         """Milliseconds [units, 2] as the official code has them: they may lie behind the end of the audio."""
         samples, (pointers, texts) = samples_of(pcm), _c_texts(units)
         times = ffi.new("double[]", 2 * len(units) + 1)
-        with self._engine.turn() as session:
+        with self._session() as session:
             session.check(
                 lib.chatllm_asr_align(
                     session.object, samples, len(samples), pointers, len(units), mode, times
@@ -271,10 +335,17 @@ class Aligner(Holder):
         del texts  # until here the pointers pointed into them
         return np.frombuffer(ffi.buffer(times), np.float64)[: 2 * len(units)].reshape(-1, 2).copy()
 
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """The engine's, which stays loaded inside."""
+        self._engine  # noqa: B018 - a lock that a fork has copied would never be free
+        with self._lock, self._engine.turn() as session:
+            yield session
+
     def _scores(self, pcm: Pcm, units: Sequence[Unit], mode: int) -> NDArray[np.float32]:
         """The scores [2 * units, classes] that the times are chosen from."""
         pointers, texts = _c_texts(units)
-        with self._engine.turn() as session:
+        with self._session() as session:
             scores = session.matrix_of(lib.chatllm_asr_align_scores, pcm, pointers, len(units), mode)
         del texts
         return scores
@@ -301,55 +372,60 @@ def _spoken(pcm: Pcm) -> tuple[int, int]:
     return (begin, end) if end - begin >= audio_input.SAMPLE_RATE // 10 else (0, len(pcm))
 
 
-class PieceRecorder:
-    """Keeps the audio of pieces that are recognized until their words are found.
+#: Longer pieces are not aligned: where the official code cuts audio of which words are wanted.
+MOST_SECONDS = 180
+
+
+class WordFinder:
+    """Finds the words of pieces that are recognized.
 
     Args:
         aligner: Finds them.
+        language: That the model is made to hear; None when it is detected.
         script: The script in which the segments are written; None keeps the model's.
         itn: Whether their numbers are digits.
+        notes: Gets a sentence when the words of a segment cannot be found, once for each reason.
+
+    Raises:
+        ArgumentError: The language needs a library that is not installed.
     """
 
-    def __init__(self, aligner: Aligner, script: str | None, itn: bool) -> None:
-        self._aligner = aligner
+    def __init__(
+        self, aligner: Aligner, language: str | None, script: str | None, itn: bool, notes: list[str]
+    ) -> None:
+        self._aligner, self._forced = aligner, language
         self._script, self._itn = script, itn
-        self._pieces: deque[Piece] = deque()
-        self._forced: str | None = None
+        self._notes = notes
+        self._reasons: set[str] = set()
+        split("", language)
 
-    def record(self, pieces: Iterable[Piece], forced: str | None) -> Iterator[Piece]:
-        """The pieces, as they are taken. forced: The language that the model is made to hear."""
-        self._forced = forced
-        for piece in pieces:
-            self._pieces.append(piece)
-            yield piece
-
-    def with_words(self, segment: Segment) -> Segment:
-        """A finished segment with its words; segments come in order, one for a piece or for a part of one."""
+    def with_words(self, segment: Segment, pcm: Pcm) -> Segment:
+        """A finished segment with its words. pcm: Its audio."""
         from .text.offsets import carried, unchanged
         from .text.parse import parse_output
         from .text.written import written
 
-        rate = audio_input.SAMPLE_RATE
-        begin, end = round(segment.start * rate), round(segment.end * rate)
-        while self._pieces and self._pieces[0].end <= begin:
-            self._pieces.popleft()
-        if not self._pieces or not segment.text.strip():
+        if not segment.text.strip():
             return segment
-        piece = self._pieces[0]
-        pcm = piece.pcm[begin - piece.start : end - piece.start]
         # What is said is aligned, 零九零零 and not 0900; then its words go to where they are in the text as it is written.
         spoken = parse_output(segment.raw, self._forced).text
         derived = written(spoken, segment.language, script=self._script, itn=self._itn)
         if derived.text != segment.text:  # it was mended since
             derived = unchanged(segment.text)
             spoken = segment.text
-        words = carried(self._aligner.align((pcm, rate), spoken, segment.language or None), derived)
+        try:
+            words = self._aligner.align((pcm, audio_input.SAMPLE_RATE), spoken, segment.language or None)
+        except (ArgumentError, ContextLengthError) as error:  # of this segment: another one may do better
+            if str(error) not in self._reasons:
+                self._reasons.add(str(error))
+                self._notes.append(f"the words at {segment.start:.1f} s have no times: {error}")
+            return segment
         return replace(
             segment,
             words=tuple(
                 replace(
                     word, start=round(segment.start + word.start, 3), end=round(segment.start + word.end, 3)
                 )
-                for word in words
+                for word in carried(words, derived)
             ),
         )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import warnings
 import weakref
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .aligner import Aligner, PieceRecorder
+    from .aligner import Aligner
     from .audio import AudioSource
     from .live import Update
     from .transcript import Transcript
@@ -59,6 +57,13 @@ def _by_name(*names: str) -> Callable[[Method], Method]:
 
 # Of the text that is carried over nothing is known before; in UTF-8 no character has more bytes.
 _WIDEST_CHARACTER = "\U0010ffff"
+
+
+def _closing(
+    aligner: Aligner, results: Iterator[Transcript | Qwen3AsrError]
+) -> Iterator[Transcript | Qwen3AsrError]:
+    with aligner:
+        yield from results
 
 
 class Model(Holder):
@@ -178,8 +183,10 @@ class Model(Holder):
                 shorter where the context of the model asks for it, and are computed ahead of the reader.
             carry: Up to so many characters of the text before a piece go to it as context, too, at most 1000. Names
                 stay the same, mistakes too; pieces are computed one after the other then. 0 for none.
-            words: Tell when each word is said: ``words`` of the segments and of the transcript.
-            aligner: What tells it, an ``Aligner`` or the path or name of one, which is loaded for this call.
+            words: Tell when each word is said: ``words`` of the segments and of the transcript. Segments are at most
+                180 s long then; one whose words cannot be found stays without, and the transcript's notes tell why.
+            aligner: What tells it, an ``Aligner`` or the path or name of one, which is loaded when the first segment
+                needs it, and freed at the end of this call.
 
         Raises:
             AudioError: The audio is missing, empty, not audio, or holds NaN.
@@ -188,39 +195,24 @@ class Model(Holder):
             ContextLengthError: Audio and context do not fit the model.
             ModelClosedError, ForkedError: See the class.
         """
-        recorder: PieceRecorder | None = None
-        with contextlib.ExitStack() as stack:
-            if arguments.truth(words, "words"):
-                from .aligner import Aligner, PieceRecorder
-
-                if aligner is None:
-                    raise ArgumentError("words need an aligner: give aligner=, the path or name of one")
-                if not isinstance(aligner, Aligner):
-                    aligner = stack.enter_context(Aligner(aligner))
-                recorder = PieceRecorder(aligner, script, itn)
-            stream = stack.enter_context(
-                self._stream(
-                    audio,
-                    language,
-                    recorder,
-                    context=context,
-                    script=script,
-                    itn=itn,
-                    max_new_tokens=max_new_tokens,
-                    sample_rate=sample_rate,
-                    channel=channel,
-                    track=track,
-                    raw=raw,
-                    attention=attention,
-                    chunk_seconds=chunk_seconds,
-                    carry=carry,
-                )
-            )
-            if recorder is None:
-                return stream.finish()
-            aligned = tuple(recorder.with_words(segment) for segment in stream.segments())
-            transcript = stream.finish()
-            return replace(transcript, segments=aligned + transcript.segments[len(aligned) :])
+        with self._stream(
+            audio,
+            language,
+            context=context,
+            script=script,
+            itn=itn,
+            max_new_tokens=max_new_tokens,
+            sample_rate=sample_rate,
+            channel=channel,
+            track=track,
+            raw=raw,
+            attention=attention,
+            chunk_seconds=chunk_seconds,
+            carry=carry,
+            words=words,
+            aligner=aligner,
+        ) as stream:
+            return stream.finish()
 
     @_by_name("context", "script", "itn", "max_new_tokens")
     def stream(
@@ -239,6 +231,8 @@ class Model(Holder):
         attention: str = "window",
         chunk_seconds: float = audio_input.PIECE_SECONDS,
         carry: int = 0,
+        words: bool = False,
+        aligner: Aligner | str | os.PathLike[str] | None = None,
         skip: int = 0,
         before: str = "",
     ) -> Stream:
@@ -251,7 +245,6 @@ class Model(Holder):
         return self._stream(
             audio,
             language,
-            None,
             context=context,
             script=script,
             itn=itn,
@@ -263,6 +256,8 @@ class Model(Holder):
             attention=attention,
             chunk_seconds=chunk_seconds,
             carry=carry,
+            words=words,
+            aligner=aligner,
             skip=skip,
             before=before,
         )
@@ -271,7 +266,6 @@ class Model(Holder):
         self,
         audio: AudioSource,
         language: str | None,
-        recorder: PieceRecorder | None,
         *,
         context: str | Sequence[str] | None,
         script: str | None,
@@ -284,10 +278,11 @@ class Model(Holder):
         attention: str,
         chunk_seconds: float,
         carry: int,
+        words: bool,
+        aligner: Aligner | str | os.PathLike[str] | None,
         skip: int = 0,
         before: str = "",
     ) -> Stream:
-        """``stream``; the recorder sees its pieces."""
         chunk_seconds = arguments.number(chunk_seconds, "chunk_seconds", 1, audio_input.MAX_SECONDS)
         options = self._options(language, context, attention, max_new_tokens)
         script, itn = arguments.optional_text(script, "script"), arguments.truth(itn, "itn")
@@ -299,11 +294,20 @@ class Model(Holder):
         )
         most = min(chunk_seconds, max(fit - 5, fit / 1.5))  # a cut may lie 5 s, or half of it, later
         notes: list[str] = []
+        finder, on_end = None, None
+        if arguments.truth(words, "words"):
+            from .aligner import MOST_SECONDS, Aligner, WordFinder
+
+            if aligner is None:
+                raise ArgumentError("words need an aligner: give aligner=, the path or name of one")
+            if not isinstance(aligner, Aligner):
+                aligner = self._lazy_aligner(aligner)
+                on_end = aligner.close
+            finder = WordFinder(aligner, options.language, script, itn, notes)
+            most = min(most, MOST_SECONDS)
         pieces = audio_input.pieces(
             audio, sample_rate, most, channel=channel, track=track, raw=raw, notes=notes
         )
-        if recorder is not None:
-            pieces = recorder.record(pieces, options.language)
         return Stream(
             self._engine,
             islice(pieces, arguments.whole(skip, "skip", 0), None),
@@ -313,7 +317,16 @@ class Model(Holder):
             notes=notes,
             carry=carry,
             before=arguments.text(before, "before"),
+            words=finder,
+            on_end=on_end,
         )
+
+    def _lazy_aligner(self, path_or_name: str | os.PathLike[str]) -> Aligner:
+        """One that computes as this model does, and is loaded when it is needed."""
+        from .aligner import Aligner
+
+        info = self._engine.info
+        return Aligner(path_or_name, threads=info.get("threads"), kernels=info.get("kernels"), lazy=True)
 
     def transcribe_many(
         self, audios: Iterable[AudioSource], language: str | None = None, **options: Any
@@ -333,9 +346,14 @@ class Model(Holder):
             ArgumentError, LanguageError: At the first audio: no audio can do better.
             ModelClosedError, ForkedError: See the class.
         """
-        return transcribe_many(
+        # Not loaded for each audio.
+        aligner, own = options.get("aligner"), None
+        if options.get("words") and isinstance(aligner, (str, os.PathLike)):
+            own = options["aligner"] = self._lazy_aligner(aligner)
+        results = transcribe_many(
             lambda audio: self.stream(audio, language, **options), audios, self._engine.batch
         )
+        return results if own is None else _closing(own, results)
 
     def live(
         self,

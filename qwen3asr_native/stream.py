@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .ahead import Ahead
@@ -17,6 +17,7 @@ from .repair import Retry, halves, without_echo
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .aligner import WordFinder
     from .audio import Piece
     from .transcript import Segment, Token, Transcript
 
@@ -28,6 +29,9 @@ class Stream:
     holds up nobody. After the last token ``transcript`` is there. ``close()``, leaving a ``with`` block early, and
     ``Model.abort()`` stop the engine; what it had made until then is the transcript, with the finish "abort". When a later
     piece of long audio fails, the error is raised and ``transcript`` keeps the pieces before it, with the finish "error".
+
+    Words, when they are asked for, are found while the stream is read, a segment at a time: they are in the segments and the
+    transcript. A segment whose words cannot be found stays without, and ``notes`` tells why.
 
     What is mended later (``Segment.marks``, runaway repetitions) is mended in the segments and the transcript; the tokens
     that were iterated are those of the first answer.
@@ -46,6 +50,8 @@ class Stream:
         notes: Sequence[str] = (),
         carry: int = 0,
         before: str = "",
+        words: WordFinder | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self._assembly = Assembly(options.language, script, itn, notes)
         self._lock = threading.Lock()
@@ -56,6 +62,7 @@ class Stream:
         self._transcript: Transcript | None = None
         self._most_carried, self._before = carry, before
         self._ahead = Ahead(engine, pieces, options, self._carried if carry else None)
+        self._words, self._on_end = words, on_end
         weakref.finalize(self, self._ahead.abort)
 
     def __iter__(self) -> Iterator[Token]:
@@ -155,8 +162,7 @@ class Stream:
         except Exception as error:
             self._ahead.abort()
             self._error = error
-            if self._assembly.done:
-                self._transcript = self._assembly.transcript("error")
+            self._end(self._assembly.transcript("error") if self._assembly.done else None)
             raise
 
     def _begin_segment(self) -> None:
@@ -167,7 +173,13 @@ class Stream:
             return
         done = self._assembly.done
         finish = done[-1].segment.finish if self._ahead.complete and done else "abort"
-        self._transcript = self._assembly.transcript(finish)
+        self._end(self._assembly.transcript(finish))
+
+    def _end(self, transcript: Transcript | None) -> None:
+        """Nothing more comes."""
+        self._transcript = transcript
+        if self._on_end is not None:
+            self._on_end()
 
     def _end_segment(self, segment: SegmentReader, result: RunResult, piece: Piece) -> None:
         finish = result.finish or ("abort" if self._ahead.aborted else None)
@@ -183,11 +195,13 @@ class Stream:
         if self._retry is not None:
             done = self._retry.mend(done)
         done = without_echo(done, self._ahead.context, piece.pcm)
+        if self._words is not None:
+            done = done._replace(segment=self._words.with_words(done.segment, piece.pcm))
         if done is not first:
             self._assembly.mend(segment, done)
         self._retry = self._current = None
         if finish == "abort":
-            self._transcript = self._assembly.transcript("abort")
+            self._end(self._assembly.transcript("abort"))
 
     def _carried(self) -> str:
         """The end of the text so far, from the beginning of a word; nothing after a segment that went wrong."""

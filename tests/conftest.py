@@ -45,6 +45,18 @@ def model_file() -> Path:
     return hub.built_in_model()
 
 
+@pytest.fixture(scope="session")
+def aligner_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A forced aligner with random weights: its times mean nothing, but obey every rule."""
+    pytest.importorskip("safetensors")
+    from qwen3asr_native.files.checkpoints import make_checkpoint
+    from qwen3asr_native.files.convert import convert
+
+    folder = tmp_path_factory.mktemp("aligner")
+    source = make_checkpoint(folder / "hf", text={"vocab_size": 400}, aligner=True)
+    return convert(source, folder / "aligner.bin", "q8_0")
+
+
 @pytest.fixture(scope="module")
 def model(model_file: Path) -> Iterator[qwen3asr_native.Model]:
     with qwen3asr_native.Model(model_file) as model:

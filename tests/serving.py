@@ -10,17 +10,18 @@ from typing import Any
 
 import uvicorn
 
-from qwen3asr_native import Model
+from qwen3asr_native import Aligner, Model
 from qwen3asr_native.server import Settings, create_app
 from qwen3asr_native.server.serve import listen
 
 
 @contextlib.contextmanager
-def serving(model: Model, **settings: Any) -> Iterator[str]:
+def serving(model: Model, *, aligner: Aligner | None = None, **settings: Any) -> Iterator[str]:
     """The address of a server over a model while the block runs."""
     told = Settings(port=0, **settings)
     with listen(told) as sock:
-        server = uvicorn.Server(uvicorn.Config(create_app(model, told), log_config=None, access_log=False))
+        app = create_app(model, told, aligner)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         try:

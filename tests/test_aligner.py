@@ -19,7 +19,6 @@ from qwen3asr_native._native import ffi, lib
 from qwen3asr_native.aligner import split
 from qwen3asr_native.audio import load
 from qwen3asr_native.engine import ATTENTION
-from qwen3asr_native.files.checkpoints import make_checkpoint
 from qwen3asr_native.files.convert import convert
 from qwen3asr_native.text.offsets import carried
 from qwen3asr_native.text.written import written
@@ -33,14 +32,6 @@ REFERENCE = Path(__file__).parent / "data" / "reference"
 def _rows(name: str) -> list[list[str]]:
     lines = (REFERENCE / name).read_text(encoding="utf-8").splitlines()
     return [line.split("\t") for line in lines if not line.startswith("#") and "ERROR" not in line]
-
-
-@pytest.fixture(scope="module")
-def aligner_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("safetensors")
-    folder = tmp_path_factory.mktemp("aligner")
-    source = make_checkpoint(folder / "hf", text={"vocab_size": 400}, aligner=True)
-    return convert(source, folder / "aligner.bin", "q8_0")
 
 
 @pytest.fixture(scope="module")
@@ -225,30 +216,6 @@ def test_a_recognizer_is_no_aligner_and_an_aligner_no_recognizer(
         Aligner(model_file)
     with pytest.raises(ModelFileError, match="forced aligner"):
         Model(aligner_file)
-
-
-def test_words_of_a_transcript_are_places_in_its_text(model: Model, aligner: Aligner) -> None:
-    sample = Path(__file__).parent.parent / "samples" / "phone-number-zh-TW.wav"
-    for options in ({}, {"itn": True, "script": "zh-TW"}):
-        transcript = model.transcribe(sample, words=True, aligner=aligner, **options)
-        text = transcript.segments[0].text
-        assert transcript.words
-        assert "".join(word.text for word in transcript.words) == text
-        assert all(text[word.offset : word.end_offset] == word.text for word in transcript.words)
-        times = [time for word in transcript.words for time in (word.start, word.end)]
-        assert times == sorted(times)
-        assert transcript.to_dict()["segments"][0]["words"][0]["text"] == transcript.words[0].text
-    assert model.transcribe(sample).words == ()
-    with pytest.raises(ArgumentError, match="aligner"):
-        model.transcribe(sample, words=True)
-
-
-def test_words_of_long_audio_lie_in_their_segments(model: Model, aligner: Aligner) -> None:
-    speech = load(Path(__file__).parent.parent / "samples" / "phone-number-zh-TW.wav")
-    transcript = model.transcribe((np.tile(speech, 4), 16000), words=True, aligner=aligner, chunk_seconds=6)
-    assert len(transcript.segments) > 1
-    for segment in transcript.segments:
-        assert all(segment.start <= word.start <= word.end <= segment.end + 0.001 for word in segment.words)
 
 
 def test_words_keep_their_times_in_another_writing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -22,6 +23,12 @@ _SIZE = click.FloatRange(0, min_open=True)
     ),
 )
 @command.model
+@option(
+    "--aligner",
+    "-a",
+    metavar="MODEL",
+    help="Forced aligner, which tells the times of words; loaded at the first request for them.",
+)
 @option(
     "--host",
     metavar="ADDRESS",
@@ -77,6 +84,7 @@ _SIZE = click.FloatRange(0, min_open=True)
 @command.kernels
 def serve(
     model: str | None,
+    aligner: str | None,
     host: str,
     port: int,
     api_key: str | None,
@@ -100,6 +108,7 @@ def serve(
     It runs until Ctrl-C or SIGTERM, and then finishes what it has begun.
     """
     from .. import server
+    from ..aligner import Aligner
     from ..model import Model
 
     run = server.serve  # what it needs is missing before a model is loaded, not after
@@ -128,8 +137,14 @@ def serve(
             )
         note(f"qwen3asr: listening on {address}")
 
-    with Model(model, threads=threads, context_length=context_length, kernels=kernels) as opened:
-        run(opened, settings, ready=ready)
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(
+            Model(model, threads=threads, context_length=context_length, kernels=kernels)
+        )
+        words = None
+        if aligner is not None:
+            words = stack.enter_context(Aligner(aligner, threads=threads, kernels=kernels, lazy=True))
+        run(opened, settings, aligner=words, ready=ready)
 
 
 def _key(given: str | None, file: Path | None) -> str | None:

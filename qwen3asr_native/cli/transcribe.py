@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         "qwen3asr transcribe --model models/qwen3-asr-0.6b-q4_0.bin --script zh-TW --itn talk.mp3",
         "qwen3asr transcribe --language English --context 'PostgreSQL, Taipei' --timings talk.flac",
         "qwen3asr transcribe --json *.wav > talks.jsonl",
+        "qwen3asr transcribe --words --aligner qwen3-forced-aligner-0.6b-q8_0 --format srt talk.mp4",
         "qwen3asr transcribe --recursive --format txt,srt --output-dir texts --resume recordings",
         "qwen3asr transcribe - < talk.ogg",
         statuses={"1": "at least one file, or the model, cannot be used; standard error says why"},
@@ -65,6 +66,17 @@ if TYPE_CHECKING:
 @option("--itn", is_flag=True, help="Write spoken Chinese numbers as digits.")
 @command.threads
 @command.context_length
+@option(
+    "--words",
+    is_flag=True,
+    help="Tell when each word is said: in JSON, and as the times of subtitles. Needs --aligner.",
+)
+@option(
+    "--aligner",
+    "-a",
+    metavar="MODEL",
+    help="Forced aligner for --words: model file, directory of a checkpoint, or a name that 'qwen3asr models' lists.",
+)
 @option("--timings", is_flag=True, help="Print the time of each stage on standard error.")
 @option(
     "--json",
@@ -127,6 +139,8 @@ def transcribe(
     itn: bool,
     threads: int | None,
     context_length: int | None,
+    words: bool,
+    aligner: str | None,
     timings: bool,
     as_json: bool,
     formats: tuple[str, ...],
@@ -157,10 +171,12 @@ def transcribe(
     wanted = [name for value in formats for name in value.lower().split(",") if name]
     in_files = output is not None or output_dir is not None
     _check_combination(in_files, as_json, wanted, overwrite or resume, timings)
+    _check_words(words, aligner, as_json, wanted, output)
     sources, good = _sources(files, recursive)
     if not sources:
         raise click.exceptions.Exit(1)
     targets = plan(sources, wanted, output, output_dir) if in_files else []
+    from ..aligner import Aligner
     from ..assembly import join
     from ..model import Model
 
@@ -176,11 +192,14 @@ def transcribe(
         "track": track,
         "raw": raw,
         "sample_rate": rate,
+        "words": words,
     }
+    threads = _sensible_threads(threads)
+    loaded = Aligner(aligner, threads=threads, kernels=kernels, lazy=True) if words and aligner else None
     opened = Model(
         model,
         dtype=dtype,
-        threads=_sensible_threads(threads),
+        threads=threads,
         kernels=kernels,
         library=library,
         context_length=context_length,
@@ -189,11 +208,13 @@ def transcribe(
     def begin(source: Source, known: Sequence[Segment] = ()) -> Stream:
         audio = _standard_input() if source.is_standard_input else source.name
         before = join([segment.text for segment in known])
-        return opened.stream(audio, skip=len(known), before=before, **options)
+        return opened.stream(audio, skip=len(known), before=before, aligner=loaded, **options)
 
     try:
         if in_files:
             identity = {**options, **_identity(opened), "library": library}
+            if loaded is not None:
+                identity["aligner"] = fingerprint(loaded.path)
             job = Job(
                 targets,
                 begin,
@@ -212,6 +233,8 @@ def transcribe(
     finally:
         with signals.holding():
             opened.close()
+            if loaded is not None:
+                loaded.close()
     if not good:
         raise click.exceptions.Exit(1)
 
@@ -227,6 +250,20 @@ def _check_combination(in_files: bool, as_json: bool, formats: list[str], again:
         raise click.UsageError("--resume and --overwrite are about files; give --output or --output-dir")
     if not in_files and len(formats) > 1:
         raise click.UsageError("several formats are written to files; give --output-dir")
+
+
+def _check_words(
+    words: bool, aligner: str | None, as_json: bool, formats: list[str], output: str | None
+) -> None:
+    if words and aligner is None:
+        raise click.UsageError("--words needs a forced aligner: give --aligner, a model file or name")
+    if aligner is not None and not words:
+        raise click.UsageError("--aligner is for --words")
+    kinds = set(formats) or {Path(output or "").suffix[1:].lower()}
+    if words and not as_json and not kinds - {"", "txt", "tsv"}:
+        raise click.UsageError(
+            "the times of words are told in JSON and subtitles; give --json, or --format srt, vtt, lrc or json"
+        )
 
 
 def _sources(names: tuple[str, ...], recursive: bool) -> tuple[list[Source], bool]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from ..aligner import Aligner
     from ..model import Model
 
 _POLICY = (
@@ -37,12 +38,13 @@ _POLICY = (
 )
 
 
-def create_app(model: Model, settings: Settings | None = None) -> Starlette:
+def create_app(model: Model, settings: Settings | None = None, aligner: Aligner | None = None) -> Starlette:
     """The ASGI application over a loaded model.
 
     Args:
         model: Stays the caller's: it is not closed here.
         settings: None takes the defaults. ``host`` decides which names the server answers to.
+        aligner: Tells the times of words; None refuses requests for them. Stays the caller's.
     """
     settings = settings or Settings()
     desk = Desk(settings.active, settings.queue, settings.time_limit)
@@ -79,14 +81,14 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
             {
                 "model": name,
                 "languages": model.info.get("languages", []),
-                "words": transcriptions.has_words,
+                "words": aligner is not None,
                 "key": settings.api_key is not None,
                 "limits": limits,
             }
         )
 
     realtime = Realtime(model, names, settings, desk, numbers)
-    transcriptions = Transcriptions(model, names, settings, desk, numbers)
+    transcriptions = Transcriptions(model, aligner, names, settings, desk, numbers)
     page = importlib.resources.files(__package__) / "page"
 
     @asynccontextmanager

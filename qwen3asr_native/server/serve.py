@@ -15,6 +15,7 @@ from .app import create_app
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..aligner import Aligner
     from ..model import Model
     from .settings import Settings
 
@@ -36,12 +37,19 @@ def listen(settings: Settings) -> socket.socket:
         ) from None
 
 
-def serve(model: Model, settings: Settings, *, ready: Callable[[str], None] = lambda address: None) -> None:
+def serve(
+    model: Model,
+    settings: Settings,
+    *,
+    aligner: Aligner | None = None,
+    ready: Callable[[str], None] = lambda address: None,
+) -> None:
     """Serves until SIGTERM or Ctrl-C: then nothing new is taken, and what runs may finish within ``settings.grace``.
 
     Args:
         model: Stays open at the end.
         settings: See ``Settings``.
+        aligner: Tells the times of words; stays open at the end.
         ready: Called with the address once connections are taken.
 
     Raises:
@@ -52,7 +60,7 @@ def serve(model: Model, settings: Settings, *, ready: Callable[[str], None] = la
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(model, settings),
+                create_app(model, settings, aligner),
                 log_config=None,
                 access_log=False,  # there is one line for each request already
                 lifespan="on",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from ..aligner import Aligner
     from ..model import Model
     from ..stream import Stream
     from .metrics import Metrics
@@ -37,11 +37,16 @@ class Transcriptions:
     """The endpoint."""
 
     def __init__(
-        self, model: Model, names: list[str], settings: Settings, desk: Desk, metrics: Metrics
+        self,
+        model: Model,
+        aligner: Aligner | None,
+        names: list[str],
+        settings: Settings,
+        desk: Desk,
+        metrics: Metrics,
     ) -> None:
-        self._model, self._names = model, names
+        self._model, self._aligner, self._names = model, aligner, names
         self._settings, self._desk, self._metrics = settings, desk, metrics
-        self.has_words = "words" in inspect.signature(model.stream).parameters
 
     async def answer(self, request: Request) -> Response:
         """Answers one request. Raises ApiError and Gone."""
@@ -50,9 +55,9 @@ class Transcriptions:
         record: dict[str, Any] = request.scope["state"]["record"]
         try:
             wish = form.parse(data, self._names)
-            work = _Work(self._model, wish, self._settings, self._metrics, record)
-            if wish.words and not self.has_words:
-                message = "this server cannot tell the times of words; ask for the times of segments"
+            work = _Work(self._model, self._aligner, wish, self._settings, self._metrics, record)
+            if wish.words and self._aligner is None:
+                message = "this server was started without an aligner, which tells the times of words; ask for those of segments"
                 raise ApiError(400, message, "unsupported_value", "timestamp_granularities")
             job = self._desk.begin(
                 work.begin, detailed=wish.stream, check=work.check, release=wish.file.release
@@ -95,9 +100,15 @@ class _Work:
     """One request after its upload."""
 
     def __init__(
-        self, model: Model, wish: form.Wish, settings: Settings, metrics: Metrics, record: dict[str, Any]
+        self,
+        model: Model,
+        aligner: Aligner | None,
+        wish: form.Wish,
+        settings: Settings,
+        metrics: Metrics,
+        record: dict[str, Any],
     ) -> None:
-        self._model, self._wish, self._settings = model, wish, settings
+        self._model, self._aligner, self._wish, self._settings = model, aligner, wish, settings
         self._metrics, self._record = metrics, record
         self._seconds: float | None = None
         self._sent = ""
@@ -110,7 +121,7 @@ class _Work:
         self._seconds = check_length(wish.file, self._settings.max_audio_seconds)
         options: dict[str, Any] = {"context": wish.context, "script": wish.script, "itn": wish.itn}
         if wish.words:
-            options["words"] = True
+            options.update(words=True, aligner=self._aligner)
         return self._model.stream(cast("BinaryIO", wish.file), wish.language, **options)
 
     def check(self, segment: Segment) -> None:
