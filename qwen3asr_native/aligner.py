@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import threading
@@ -10,7 +11,8 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import resources
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,8 +29,6 @@ from .transcript import Word
 from .voice import EnergyActivity
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from .audio import AudioSource, Pcm
@@ -115,24 +115,31 @@ def _japanese(text: str) -> list[str]:
         import nagisa  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise ArgumentError(
-            "Japanese is split into words by the package nagisa: pip install nagisa, or give the words as a list"
+            "Japanese is split into words by the package nagisa: pip install 'qwen3asr-native[japanese]', or give the words "
+            "as a list"
         ) from None
     return [word for word in map(_clean, nagisa.tagging(text).words) if word]
 
 
 def _korean(text: str) -> list[str]:
+    return [word for word in map(_clean, _korean_tokenizer().tokenize(text)) if word]
+
+
+@lru_cache(maxsize=1)
+def _korean_tokenizer() -> Any:
     try:
         from soynlp.tokenizer import LTokenizer  # type: ignore[import-not-found,unused-ignore]
 
-        dictionary = resources.files("qwen_asr").joinpath("inference/assets/korean_dict_jieba.dict")
+        found = importlib.util.find_spec("qwen_asr")  # which need not be complete: it is not imported
+        folder = Path(found.submodule_search_locations[0])  # type: ignore[union-attr,index]
+        dictionary = folder / "inference" / "assets" / "korean_dict_jieba.dict"
         lines = dictionary.read_text(encoding="utf-8").splitlines()
-    except (ImportError, OSError):
+    except (ImportError, AttributeError, TypeError, OSError):
         raise ArgumentError(
             "Korean is split into words by the package soynlp with the dictionary of the package qwen-asr: pip install "
-            "soynlp qwen-asr, or give the words as a list"
+            "'qwen3asr-native[korean]' and pip install --no-deps qwen-asr, or give the words as a list"
         ) from None
-    scores = {line.split()[0]: 1.0 for line in lines if line.strip()}
-    return [word for word in map(_clean, LTokenizer(scores).tokenize(text)) if word]
+    return LTokenizer({line.split()[0]: 1.0 for line in lines if line.strip()})
 
 
 def _placed(words: Sequence[str], text: str) -> list[Unit]:
