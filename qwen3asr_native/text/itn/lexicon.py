@@ -20,6 +20,9 @@ TENS = {"廿": 20, "卅": 30}
 SCALES = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
 # The digit in 五億三 counts thousands of these, in 三兆二 too.
 COUNTED_BY = {"億": ("萬", 10**4), "亿": ("万", 10**4), "兆": ("億", 10**8)}
+# 兆 is one character in both scripts: what else was said tells which one it is.
+SIMPLIFIED_OF = {"億": "亿", "萬": "万"}
+SIMPLIFIED = frozenset("两万亿")
 NUMERALS = frozenset([*DIGITS, *PLACES, *TENS, *SCALES])
 
 TWO_OF = frozenset("兩两")  # "two" of things: never in a string of digits
@@ -33,7 +36,7 @@ QUARTER = "刻"
 DAY = frozenset("日號号")
 CIRCLE = "○"  # a zero among digits, else a mark
 SHORTER_THAN_A_YEAR = _words("天 日 個星期 个星期 週 周")
-WON, DRAWN, LOST = frozenset("勝胜"), frozenset("和平"), frozenset("負负敗败")
+FOUGHT, WON, DRAWN, LOST = frozenset("戰战"), frozenset("勝胜"), frozenset("和平"), frozenset("負负敗败")
 CURRENCIES = (
     "元",
     "美元",
@@ -101,10 +104,16 @@ NAMES_BEFORE_NUMERAL = _words(NAMES)
 PROTECTED_ALONE = _words("八九十 二百五 四周")
 
 # Names of places that are counts after a verb: 九份老街, but 收了九份文件.
-PLACES_OR_COUNTS = _words("九份 八里 三星 五金")
+PLACES_OR_COUNTS = _words("九份 八里 三星 五金 三戰 三战")
+GOT = _words("收到 拿到 接到 買到 买到 得到 找到 看到 達到 达到")
 COUNTING = frozenset("了有共總总立設设開开收簽签買买訂订送吃約约近超達达走跑")
 # 二度開閘 is "again", 升溫二度 a measure.
-AGAIN = _words("二度 三度")
+AGAIN = _words("二度 三度 四度 五度 六度")
+MORE_THAN_AGAIN = frozenset("奪夺蟬蝉獲获入登挑贏赢拿捧參参")  # 四度奪冠, but 四度電
+SECONDARY = "二次"  # of things 兩次 is said
+REIGN = "世"
+LAST = frozenset("末後后")  # 末四碼
+CODE = frozenset("碼码")
 MEASURED_BEFORE = frozenset("下溫温氏緯纬經经升降低高約约有差偏轉转傾倾斜到至達达是為为")
 NOT_AFTER_AGAIN = frozenset("的左以半多之到至和與与角空灼燒烧電电音近C，。、；！？ ")
 
@@ -135,7 +144,10 @@ CONTEXT = frozenset().union(
     MARKS,
     BEFORE_TIME,
     ROADS,
+    FOUGHT,
     WON,
     DRAWN,
     LOST,
+    LAST,
+    REIGN,
 )

@@ -104,7 +104,8 @@ def _digit_string(tokens: list[Token], start: int, stop: int) -> Number | None:
     said = [token.text for token in tokens[start:stop]]
     text = _written(tokens, start, stop)
     first, last = tokens[start].value, tokens[stop - 1].value
-    if len(said) < 3 and not lexicon.SPOKEN_ONE.isdisjoint(said):
+    in_address = tokens[stop].text in lexicon.POINT and tokens[stop + 1].kind is Kind.DIGIT
+    if len(said) < 3 and not in_address and not lexicon.SPOKEN_ONE.isdisjoint(said):
         return None
     if len(said) == 1:
         return Number(Form.DIGIT, stop, text, first)
@@ -201,6 +202,8 @@ def _cardinal(tokens: list[Token], start: int) -> Number | None:
             return None
         position, suffix, scale = _scales(tokens, section.stop)
         if below and section.low >= unit and not suffix:  # 五億三: 5億3000萬
+            if any(token.text in lexicon.SIMPLIFIED for token in tokens[start:position]):  # 两兆五
+                below = lexicon.SIMPLIFIED_OF.get(below, below)
             section, suffix, scale = _divided(section, unit), below, unit
         if scale == smallest or low != high:
             return None

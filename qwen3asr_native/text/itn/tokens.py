@@ -48,6 +48,7 @@ def _vocabulary() -> dict[str, Kind]:
     words.update(dict.fromkeys(lexicon.SHORT_WEEKDAYS, Kind.PROTECTED))
     words.update(dict.fromkeys(lexicon.PROTECTED, Kind.PROTECTED))
     words.update(dict.fromkeys(lexicon.AGAIN, Kind.PROTECTED))
+    words[lexicon.SECONDARY] = Kind.PROTECTED
     return words
 
 
@@ -127,16 +128,18 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return following in lexicon.NUMERALS
     if word in lexicon.SHORT_WEEKDAYS:
         return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
+    if word in lexicon.PLACES_OR_COUNTS and _is_counted(text, position):
+        return False
     if word in lexicon.NAMES_BEFORE_NUMERAL:
         if following in lexicon.NUMERALS or following in lexicon.POINT:
             return False
         return not _begins_length(text, position + len(word))
     if word in lexicon.PERCENT and after_numeral:  # 百分之五百分之六, but 五百分之六
         return _is_percentage(before)
-    if word in lexicon.PLACES_OR_COUNTS and text[position - 1 : position] in lexicon.COUNTING and position:
-        return False
     if word in lexicon.AGAIN:
-        return not after_numeral and _is_again(text, position, following)
+        if word[0] in "二三" or following in lexicon.MORE_THAN_AGAIN:
+            return not after_numeral and _is_again(text, position, following)
+        return False
     if word[0] not in lexicon.NUMERALS or word in lexicon.STICKY:
         return True
     if word in lexicon.KILO_UNITS:
@@ -158,6 +161,12 @@ def _is_percentage(before: list[Token]) -> bool:
         if token.kind not in NUMERAL_KINDS and token.text not in lexicon.POINT | lexicon.MINUS:
             return False
     return False
+
+
+def _is_counted(text: str, position: int) -> bool:
+    """收了九份文件, 收到九份文件; but 到九份玩."""
+    before = text[max(0, position - 2) : position]
+    return before[-1:] in lexicon.COUNTING or before in lexicon.GOT
 
 
 def _is_again(text: str, position: int, following: str) -> bool:
