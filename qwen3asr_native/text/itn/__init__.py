@@ -17,17 +17,22 @@ __all__ = ["Normalized", "Span", "normalize", "normalize_with_offsets"]
 Normalized = Derived  # a changed span is one number, or a unit written as a symbol
 
 
-def normalize(text: str) -> str:
-    """Write the numbers of ``text`` with Arabic digits. Idempotent; time is linear in the text's length."""
-    return normalize_with_offsets(text).text
+def normalize(text: str, simplified: bool = False) -> str:
+    """Write the numbers of ``text`` with Arabic digits. Idempotent; time is linear in the text's length.
+
+    Args:
+        text: Any text.
+        simplified: Whether it goes on a text in the simplified script.
+    """
+    return normalize_with_offsets(text, simplified).text
 
 
-def normalize_with_offsets(text: str) -> Normalized:
+def normalize_with_offsets(text: str, simplified: bool = False) -> Normalized:
     """As `normalize`, with the places that the parts of the result have in ``text``."""
     tokens = tokenize(text)
     result = Rewriting()
     position = 0
-    for edit in parse(Source(tokens)):
+    for edit in parse(Source(tokens, simplified)):
         start, stop = tokens[edit.start].start, tokens[edit.stop].start
         result.add(text[position:start], position, start, False)
         result.add(edit.text, start, stop, True)

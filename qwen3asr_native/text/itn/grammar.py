@@ -270,8 +270,14 @@ def _is_clock_minute(source: Source, start: int, hour: Number, with_minutes: boo
     said_zero = source[hour.stop + 1].value == 0
     says_when = _before(source, start).text in lexicon.TIMES_OF_DAY
     if with_minutes:
-        return said_zero or says_when or _before(source, start).text in lexicon.BEFORE_TIME
+        told = says_when or _before(source, start).text in lexicon.BEFORE_TIME
+        return said_zero or told or source[_minute_stop(source, hour) + 1].text in lexicon.AFTER_TIME
     return said_zero and says_when
+
+
+def _minute_stop(source: Source, hour: Number) -> int:
+    minute = _sixtieth(source, hour.stop + 1)
+    return hour.stop if minute is None else minute.stop
 
 
 def _sixtieth(source: Source, start: int) -> Number | None:
@@ -284,16 +290,25 @@ def _sixtieth(source: Source, start: int) -> Number | None:
 
 
 def version(source: Source, start: int) -> Match | None:
-    """Python三點十二 -> Python3.12."""
-    if not _after_letters(source, start):
+    """Python三點十二 -> Python3.12, 版本三點十一點四 -> 版本3.11.4."""
+    if not _after_letters(source, start) and _before(source, start).text not in lexicon.VERSION:
         return None
-    major = source.integer(start)
-    if major is None or source[major.stop].text not in lexicon.POINT:
+    parts: list[Number] = []
+    position = start
+    while len(parts) < LONGEST_CHAIN:
+        part = source.integer(position)
+        if part is None or part.form in (Form.PAIR, Form.RANGE):
+            break
+        parts.append(part)
+        if source[part.stop].text not in lexicon.POINT:
+            break
+        position = part.stop + 1
+    if len(parts) < 2 or not any(part.form in (Form.TEN, Form.CARDINAL) for part in parts[1:]):
         return None
-    minor = source.integer(major.stop + 1)
-    if minor is None or minor.form not in (Form.TEN, Form.CARDINAL):
+    stop = parts[-1].stop
+    if source[stop].text == "分":  # a time
         return None
-    return Match(minor.stop, [Edit(start, minor.stop, f"{major.text}.{minor.text}")])
+    return Match(stop, [Edit(start, stop, ".".join(part.text for part in parts))])
 
 
 # -- two numbers and more -------------------------------------------------------------------------------------
@@ -333,15 +348,60 @@ def ratio(source: Source, start: int) -> Match | None:
         if source[stop].text != "比":
             scores[-1].append(number.text)
             break
-        if scores[-1] and number.form in (Form.TWO_DIGITS, Form.PAIR):
+        again = _same_again(source, start, stop, number) if len(scores[-1]) == 1 else None
+        if again is not None:
+            scores[-1].append(again)
+            scores.append([scores[0][0]])
+        elif scores[-1] and number.form in (Form.TWO_DIGITS, Form.PAIR):
             scores[-1].append(number.text[0])
             scores.append([number.text[1]])
         else:
             scores[-1].append(number.text)
         number = source.number(stop + 1)
+        if number is None:  # 比十五二十一比: the end of one score and the begin of another
+            two = _two_scores(source, stop + 1)
+            if two is None and source[_numerals_stop(source, stop + 1)].text == "比":
+                last = source.number(_numerals_stop(source, stop + 1) + 1)
+                return Match(_numerals_stop(source, stop + 1) if last is None else last.stop, [])
+            if two is not None:
+                scores[-1].append(two[0])
+                scores.append([])
+                number = two[1]
     if len(scores[0]) < 2 or _compares(source, stop) or source[stop].text in lexicon.AND_MORE:
         return None
     return Match(stop, [Edit(start, stop, " ".join(map(":".join, scores)))])
+
+
+def _same_again(source: Source, start: int, stop: int, number: Number) -> str | None:
+    """The 9 of 十一比九十一比七: sets are won with the same number of points, so that 91 is none."""
+    target = source.number(start)
+    if target is None or target.form not in (Form.TEN, Form.CARDINAL) or target.value > 30:
+        return None
+    length = target.stop - start
+    first = source.part(stop - length - 1, stop - length) if stop - length > start else None
+    if first is None or first.form is not Form.DIGIT or number.form is not Form.CARDINAL:
+        return None
+    second = source.part(stop - length, stop)
+    return first.text if second is not None and second.value == target.value and number.value > 30 else None
+
+
+def _two_scores(source: Source, start: int) -> tuple[str, Number] | None:
+    """Two numbers that were said one after the other, before 比; None when they can be parted in several ways."""
+    stop = _numerals_stop(source, start)
+    if source[stop].text != "比" or stop - start > 6:
+        return None
+    found: list[tuple[str, Number]] = []
+    for middle in range(start + 1, stop):
+        first, second = source.part(start, middle), source.part(middle, stop)
+        forms = [number.form for number in (first, second) if number is not None]
+        if len(forms) == 2 and not {Form.PAIR, Form.RANGE, Form.TWO_DIGITS, Form.DIGITS} & set(forms):
+            assert first is not None
+            assert second is not None
+            if (
+                source[middle].text != "一" or source[middle + 1].text != "十"
+            ):  # 一十九 is said after a hundred only
+                found.append((first.text, second))
+    return found[0] if len(found) == 1 else None
 
 
 def _compares(source: Source, position: int) -> bool:
@@ -370,6 +430,19 @@ def arithmetic(source: Source, start: int) -> Match | None:
     if len(numbers) < 2 or not (sure or any(number.form is not Form.DIGIT for _, number in numbers)):
         return None
     return Match(numbers[-1][1].stop, [Edit(at, number.stop, number.text) for at, number in numbers])
+
+
+def equation(source: Source, start: int) -> Match | None:
+    """x等於五 -> x等於5."""
+    if source[start].text not in lexicon.EQUALS or _before(source, start).kind is not Kind.LETTERS:
+        return None
+    more = arithmetic(source, start + 1)
+    if more is not None:
+        return more
+    number = source.number(start + 1)
+    if number is None or number.form is Form.PAIR or (number.is_small and _unit(source, number.stop)):
+        return None
+    return Match(number.stop, [Edit(start + 1, number.stop, number.text)])
 
 
 def span(source: Source, start: int) -> Match | None:
@@ -415,7 +488,7 @@ def compound(source: Source, start: int) -> Match | None:
         if number is not None:
             links.append((position + 1, number))
             position = number.stop
-    if len(links) < 2 or all(number.is_small for _, number in links):
+    if len(links) < 2 or (family != "rooms" and all(number.is_small for _, number in links)):
         return None
     edits: list[Edit] = []
     for at, number in links:
@@ -431,6 +504,8 @@ def with_zero(source: Source, start: int) -> Match | None:
     """一年零三個月 -> 1年3個月, 兩小時零五分 -> 2小時5分: the zero says only that a unit is left out."""
     first = source.integer(start)
     family = _family(source, first.stop) if first is not None else ""
+    if first is not None and source[first.stop].text in lexicon.AGE:  # 一歲零兩個月
+        family = "years"
     if first is None or family not in ("years", "duration") or source[first.stop].text == "分":
         return None
     zero = first.stop + 1
@@ -458,8 +533,23 @@ def record(source: Source, start: int) -> Match | None:
         if source[number.stop].text in words:
             edits.append(Edit(position, number.stop, number.text))
             position = number.stop + 1
-    said = source[position - 1].text if edits else ""
+    if not edits:
+        return _shots(source, start)
+    said = source[position - 1].text
     return Match(position, edits) if len(edits) > 1 and said in lexicon.LOST else None
+
+
+def _shots(source: Source, start: int) -> Match | None:
+    """十投六中 -> 10投6中."""
+    thrown = source.integer(start)
+    if thrown is None or source[thrown.stop].text != lexicon.THROWN:
+        return None
+    hit = source.integer(thrown.stop + 1)
+    if hit is None or source[hit.stop].text != lexicon.HIT:
+        return None
+    return Match(
+        hit.stop + 1, [Edit(start, thrown.stop, thrown.text), Edit(thrown.stop + 1, hit.stop, hit.text)]
+    )
 
 
 def price(source: Source, start: int) -> Match | None:
@@ -492,6 +582,10 @@ def _family(source: Source, position: int) -> str:
     unit = _unit(source, position)
     if unit is None:
         return ""
+    if source[position].text == lexicon.ROOM:  # 三室一廳
+        halls = source.integer(position + 1)
+        if halls is not None and source[halls.stop].text in lexicon.HALL:
+            return "rooms"
     return "address" if source[position].text in lexicon.NUMBER_SIGN else unit.family
 
 
@@ -613,8 +707,9 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
         return number.text
     if number.form is Form.PAIR:
         return None
-    if number.text == "00":  # 孤零零
-        return None
+    if number.text == "00":  # 零零後, but 孤零零
+        born = following.text in lexicon.LAST and _before(source, start).text not in lexicon.LONELY
+        return number.text if born else None
     return number.text if "0" in number.text or following.text in lexicon.AFTER_TWO_DIGITS else None
 
 
@@ -676,6 +771,7 @@ RULES: tuple[Rule, ...] = (
     fraction,
     ratio,
     arithmetic,
+    equation,
     span,
     record,
     compound,

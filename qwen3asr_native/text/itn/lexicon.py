@@ -20,9 +20,19 @@ TENS = {"廿": 20, "卅": 30}
 SCALES = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
 # The digit in 五億三 counts thousands of these, in 三兆二 too.
 COUNTED_BY = {"億": ("萬", 10**4), "亿": ("万", 10**4), "兆": ("億", 10**8)}
-# 兆 is one character in both scripts: what else was said tells which one it is.
-SIMPLIFIED_OF = {"億": "亿", "萬": "万"}
-SIMPLIFIED = frozenset("两万亿")
+# 兆 is one character in both scripts: 三兆二 is written with 亿 after one of these, the most usual that only one script has.
+SIMPLIFIED = frozenset(
+    "这们来国说时会过对没为两万亿见长问间头东书车马鸟鱼龙门开关电话语让认识学习师爱亲义务汉严业产临举"
+    "乐买卖写军农决况净凉减凤击划刘则刚创办动劳势区医华协单压县双变叹吗听启员响团园围图圆场坏块坚坛坠"
+    "垒备够夹夺奋奖妇妈孙宁实审宽宾导将层岁岂岛币帅帐带帮库应庙废广庆归当录忆忧怀态总恋惊惯战担择拥拦"
+    "拨挥损换据断无旧显晓术机杀杂权条极构标样桥梦检楼欢欧残毁毕沟沪泪泽洁测济浅浓涛润涨渐湾湿满滚灭灯"
+    "灵灾炉点炼烂烟热爷牵犹狮独狱猎献环现疗疯监盖盘矿码确礼离种积称稳穷竞笔简类粮紧红约级纪纯纲纳纵纸"
+    "线练组细织终绍经结绕绘给络绝统继续绩绪绿维综缓编缘缩网罗罚罢职联肃肠肤脑脸艺节药获虑虽补装观规视"
+    "览觉触计订讨训议讯记讲许论设访证评诉词试诗询该详误请诸诺读课谁调谈谋谓谢谱贝负财责贤败账货质贩贪"
+    "贫购费贺资赋赏赔赖赚赛赞赠赢赶趋跃践轨转轮软轻载较辅辆辈输边达迁运还进远违连迟适选递遗邮邻郑释针"
+    "钟钢钱铁银销锁锅错键镇镜闪闭闲闻阅队阳阴阵阶际陆陈险随隐难雾页顶项顺须顾预领频题颜额风飞饭饮饰馆"
+    "驱驶驻驾骂验骑骗鸡鸣麦齐齿债"
+)
 NUMERALS = frozenset([*DIGITS, *PLACES, *TENS, *SCALES])
 
 TWO_OF = frozenset("兩两")  # "two" of things: never in a string of digits
@@ -36,6 +46,7 @@ QUARTER = "刻"
 DAY = frozenset("日號号")
 CIRCLE = "○"  # a zero among digits, else a mark
 SHORTER_THAN_A_YEAR = _words("天 日 個星期 个星期 週 周")
+THROWN, HIT = "投", "中"  # 十投六中
 FOUGHT, WON, DRAWN, LOST = frozenset("戰战"), frozenset("勝胜"), frozenset("和平"), frozenset("負负敗败")
 CURRENCIES = (
     "元",
@@ -86,17 +97,23 @@ NOT_AFTER_TEN = frozenset("分")  # 十分: "very"
 ERAS = _words("民國 民国 西元 公元")
 TIMES_OF_DAY = _words("上午 下午 早上 晚上 凌晨 中午 半夜 清晨 傍晚 今早 今晚 明早 明晚 昨晚 深夜")
 BEFORE_TIME = frozenset("在於于到至約约")
+# 七點五分出發 is a time, 七點五分 alone may be a score.
+AFTER_TIME = _words("出發 出发 開始 开始 集合 抵達 抵达 起飛 起飞 發車 发车 開會 开会 開車 开车 準時 准时")
 LABELS = _words(
     "分機 分机 編號 编号 號碼 号码 代號 代号 代碼 代码 密碼 密码 驗證碼 验证码 房號 房号 車牌 车牌 統編 學號 学号 座號 座号"
     " 請按 请按 轉 转 車號 车号 統一編號 统一编号 卡號 卡号 電話 电话 手機 手机 轉分機 转分机 民國 民国 西元 公元"
 )
+VERSION = _words("版本 版本號 版本号")
+AGE = frozenset("歲岁")
+ROOM, HALL = "室", frozenset("廳厅")
+RISEN = frozenset("升降提增調调推")  # 升高二度, but 高二度過
 KEYS = _words("請按 请按 分機 分机 轉分機 转分机")
 PERCENT = {"百分之": "%", "千分之": "‰"}
 OPERATORS = _words("加 減 减 乘 乘以 除以")
 EQUALS = _words("等於 等于")
 ORDINAL = "第"
 OVER = "分之"  # 三分之二, but 五十九分之前
-KEYWORDS = _words("分之 比 負 负 第 又 之 到 至") | OPERATORS | EQUALS
+KEYWORDS = _words("分之 比 負 负 第 又 之 到 至") | OPERATORS | EQUALS | AFTER_TIME
 THINGS = _words("個 个 次 下")
 # A name unless a longer number or a length follows: 高三學生, but 高三十公尺 and 高三公尺.
 NAMES_BEFORE_NUMERAL = _words(NAMES)
@@ -112,6 +129,7 @@ AGAIN = _words("二度 三度 四度 五度 六度")
 MORE_THAN_AGAIN = frozenset("奪夺蟬蝉獲获入登挑贏赢拿捧參参")  # 四度奪冠, but 四度電
 SECONDARY = "二次"  # of things 兩次 is said
 REIGN = "世"
+LONELY = frozenset("孤冷稀空")  # 孤零零, but 零零後 are people
 LAST = frozenset("末後后")  # 末四碼
 CODE = frozenset("碼码")
 MEASURED_BEFORE = frozenset("下溫温氏緯纬經经升降低高約约有差偏轉转傾倾斜到至達达是為为")
@@ -150,4 +168,7 @@ CONTEXT = frozenset().union(
     LOST,
     LAST,
     REIGN,
+    THROWN,
+    HIT,
+    LONELY,
 )

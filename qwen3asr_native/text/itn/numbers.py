@@ -38,10 +38,17 @@ class Number(NamedTuple):
 
 
 class Source:
-    """The tokens of a text and, each read only once, the numbers in them."""
+    """The tokens of a text and, each read only once, the numbers in them.
 
-    def __init__(self, tokens: list[Token]) -> None:
+    Args:
+        tokens: See `tokenize`.
+        simplified: Whether the text before them is in the simplified script.
+    """
+
+    def __init__(self, tokens: list[Token], simplified: bool = False) -> None:
         self._tokens = tokens
+        places = (i for i, token in enumerate(tokens) if is_simplified(token.text))
+        self._simplified_from = -1 if simplified else next(places, len(tokens))
         self._numbers: dict[int, Number | None] = {}
         self._integers: dict[int, Number | None] = {}
 
@@ -51,14 +58,35 @@ class Source:
     def number(self, start: int) -> Number | None:
         """See `read_number`."""
         if start not in self._numbers:
-            self._numbers[start] = read_number(self._tokens, start)
+            self._numbers[start] = self._in_script(start, read_number(self._tokens, start))
         return self._numbers[start]
+
+    def part(self, start: int, stop: int) -> Number | None:
+        """The whole number that exactly the tokens from ``start`` to ``stop`` say."""
+        end = Token(Kind.END, "", 0)
+        number = read_integer([*self._tokens[start:stop], end, end], 0)
+        if number is None or number.stop != stop - start:
+            return None
+        return number._replace(stop=stop)
 
     def integer(self, start: int) -> Number | None:
         """See `read_integer`."""
         if start not in self._integers:
-            self._integers[start] = read_integer(self._tokens, start)
+            self._integers[start] = self._in_script(start, read_integer(self._tokens, start))
         return self._integers[start]
+
+    def _in_script(self, start: int, number: Number | None) -> Number | None:
+        """The 億 that nobody said in 三兆二, in the script of the text."""
+        if number is None or "兆" not in number.text or self._simplified_from >= number.stop:
+            return number
+        if any(token.text == "億" for token in self._tokens[start : number.stop]):
+            return number
+        return number._replace(text=number.text.replace("億", "亿"))
+
+
+def is_simplified(text: str) -> bool:
+    """Whether a character tells that the text is in the simplified script."""
+    return not lexicon.SIMPLIFIED.isdisjoint(text)
 
 
 def read_number(tokens: list[Token], start: int) -> Number | None:
@@ -202,8 +230,6 @@ def _cardinal(tokens: list[Token], start: int) -> Number | None:
             return None
         position, suffix, scale = _scales(tokens, section.stop)
         if below and section.low >= unit and not suffix:  # 五億三: 5億3000萬
-            if any(token.text in lexicon.SIMPLIFIED for token in tokens[start:position]):  # 两兆五
-                below = lexicon.SIMPLIFIED_OF.get(below, below)
             section, suffix, scale = _divided(section, unit), below, unit
         if scale == smallest or low != high:
             return None

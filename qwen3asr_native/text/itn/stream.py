@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import normalize
+from .numbers import is_simplified
 from .tokens import Kind, begins_word, is_plain, longest_word, tokenize
 
 
@@ -16,6 +17,7 @@ class StreamNormalizer:
 
     def __init__(self) -> None:
         self._held = ""
+        self._simplified = False  # as far as the text before what is held tells
 
     def feed(self, piece: str) -> str:
         """Take the next piece of text; return the normalized text that has become certain."""
@@ -24,12 +26,19 @@ class StreamNormalizer:
         recent = self._held[-longest_word() - len(piece) :]
         cut = _last_cut(self._held) if any(map(is_plain, recent)) else 0
         ready, self._held = self._held[:cut], self._held[cut:]
-        return normalize(ready)
+        return self._normalized(ready)
 
     def flush(self) -> str:
         """End of the text: return the rest. The normalizer is then ready for another text."""
         rest, self._held = self._held, ""
-        return normalize(rest)
+        result = self._normalized(rest)
+        self._simplified = False
+        return result
+
+    def _normalized(self, text: str) -> str:
+        result = normalize(text, self._simplified)
+        self._simplified = self._simplified or is_simplified(text)
+        return result
 
 
 def _last_cut(text: str) -> int:

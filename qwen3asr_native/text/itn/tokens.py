@@ -44,7 +44,7 @@ def _vocabulary() -> dict[str, Kind]:
     words.update(dict.fromkeys(lexicon.KEYWORDS, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.PERCENT, Kind.KEYWORD))
     words.update(dict.fromkeys(lexicon.TIMES_OF_DAY, Kind.LABEL))
-    words.update(dict.fromkeys(lexicon.LABELS, Kind.LABEL))
+    words.update(dict.fromkeys(lexicon.LABELS | lexicon.VERSION, Kind.LABEL))
     words.update(dict.fromkeys(lexicon.SHORT_WEEKDAYS, Kind.PROTECTED))
     words.update(dict.fromkeys(lexicon.PROTECTED, Kind.PROTECTED))
     words.update(dict.fromkeys(lexicon.AGAIN, Kind.PROTECTED))
@@ -133,7 +133,9 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     if word in lexicon.NAMES_BEFORE_NUMERAL:
         if following in lexicon.NUMERALS or following in lexicon.POINT:
             return False
-        return not _begins_length(text, position + len(word))
+        return not _begins_length(text, position + len(word)) and not (
+            following == "度" and position > 0 and text[position - 1] in lexicon.RISEN
+        )
     if word in lexicon.PERCENT and after_numeral:  # 百分之五百分之六, but 五百分之六
         return _is_percentage(before)
     if word in lexicon.AGAIN:
