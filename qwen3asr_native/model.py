@@ -69,9 +69,9 @@ def _closing(
 class Model(Holder):
     """A Qwen3-ASR model, loaded.
 
-    Threads may share it: their utterances wait in the engine, which computes one after the other in the order in which
-    they came. What is said of one utterance does not depend on the others. A forked child must load its own:
-    ForkedError.
+    Threads may share it: the engine prepares their utterances in the order in which they came, and one decode step serves all
+    that are being decoded. What is said of one utterance does not depend on the others. A forked child must load its
+    own: ForkedError.
 
     Args:
         path_or_name: Path of a GGMM model file, a bare name for ``models/NAME.bin`` or for a known model (downloaded
@@ -86,8 +86,8 @@ class Model(Holder):
             goes through a temporary file.
         context_length: Most tokens of prompt and answer together; None takes the model's limit. Memory grows with what is
             used, not with the limit.
-        batch: How many audios of ``transcribe_many``, or pieces of long audio, are with the engine at a time. One is
-            computed, the others wait with their samples in memory.
+        batch: How many utterances, of any threads, are decoded together; fewer where memory is short. Others wait with
+            their samples in memory.
 
     Raises:
         ModelFileError: The file is missing, damaged, not a model, or a forced aligner.

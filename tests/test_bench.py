@@ -335,3 +335,28 @@ def test_a_result_that_cannot_be_written_gets_a_sentence(model_file: Path, wav: 
     assert "real-time factor" in done.stdout  # the work is not lost
     assert "asr_results.json' cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_threads_and_numbers_at_once_are_compared(model_file: Path, wav: Path, tmp_path: Path) -> None:
+    options = ["-m", model_file, "-n", 1, "--max-new-tokens", 6, "--threads", "1,2", "--concurrency", 3]
+    done = subprocess.run(_command(wav, *options), capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "audio s/s" in done.stdout and "1.00" in done.stdout
+    rows = json.loads((tmp_path / "results" / "asr_results.json").read_text())["rows"]
+    assert [(row["threads"], row["at_once"]) for row in rows] == [(1, 1), (1, 3), (2, 1), (2, 3)]
+    assert all(row["audio_per_second"] > 0 and row["rss"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--threads", "1,zwei"], "1,zwei"),
+        (["--threads", "0"], "at least 1"),
+        (["--concurrency", 2, "--roofline"], "do not go with a comparison"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_gets_a_sentence(wav: Path, words: list[object], says: str) -> None:
+    done = subprocess.run(_command(wav, *words), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

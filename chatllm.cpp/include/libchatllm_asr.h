@@ -88,7 +88,12 @@ typedef struct chatllm_asr_timings {
   double first_token_ms; /* from the entry to the first token; 0 when there was none */
   double decode_ms;      /* all decode steps after the first token */
   double total_ms;
-  double wait_ms; /* of a submitted run: until its turn came; part of the times above that count from the entry */
+  double wait_ms;             /* until its turn came; part of the times above that count from the entry */
+  int32_t reused_tokens;      /* of the prompt: what was computed of an earlier one */
+  int32_t encoded_windows;    /* of the encoder, 8 s each; from here on: of all steps of a live run */
+  int32_t recomputed_windows; /* of these, once more because the audio had become louder */
+  int32_t drafted_tokens;     /* of earlier hypotheses, verified several at a time */
+  int32_t saved_steps;        /* of the decoder: tokens that a draft had right */
 } chatllm_asr_timings;
 
 /* Of the last run. */

@@ -84,33 +84,54 @@ TEST(runs_repeat_exactly) {
   CHECK_EQ(test::recognize(*session, b, 20), second);
   CHECK_EQ(session->timings().new_tokens, 20);
   CHECK_EQ(session->timings().audio_tokens, 13 * 12 + 9);
-  CHECK_EQ(session->timings().finish, static_cast<int32_t>(CHATLLM_ASR_FINISH_LENGTH));
+  CHECK(session->timings().finish == Finish::Length);
   CHECK_NEAR(session->timings().audio_ms, 12700, 1);
   CHECK(session->timings().first_token_ns > session->timings().start_ns);
   CHECK(session->timings().total_ms >= session->timings().first_token_ms);
 }
 
+namespace {
+
+// Ids and log-probabilities of some tokens, and how much of the prompt was there.
+struct Heard {
+  std::vector<std::pair<int32_t, float>> tokens;
+  int32_t reused = 0;
+};
+
+Heard hear(test::Session &session, const std::vector<float> &pcm, const char *context, int64_t count = 6) {
+  RunSettings settings;
+  settings.context = context;
+  settings.max_new_tokens = count;
+  settings.ignore_stop = true;
+  Heard heard;
+  session.run(pcm.data(), static_cast<int64_t>(pcm.size()), settings,
+              [&](const Token &token) { heard.tokens.emplace_back(token.id, token.logprob); });
+  heard.reused = session.timings().reused_tokens;
+  return heard;
+}
+
+}  // namespace
+
 TEST(the_text_before_the_audio_is_not_computed_again_and_changes_nothing) {
   for (const Kernels *k : test::kernel_sets()) {
-    const auto a = test::sound(9, 1), b = test::sound(7.5, 2);
-    auto logits = [&](Session &session, const std::vector<float> &pcm, const char *context) {
-      RunSettings settings;
-      settings.context = context;
-      int64_t shape[2];
-      return session.prefill_logits(pcm.data(), static_cast<int64_t>(pcm.size()), settings, shape);
-    };
-    std::vector<std::vector<float>> expected;
+    const auto a = test::sound(0.9, 1), b = test::sound(7.5, 2);
+    std::vector<Heard> expected;
     for (const char *context : {"names", "other names"})
       for (const auto *pcm : {&a, &b})
-        expected.push_back(logits(*test::open_session(model_file().path(), k->name), *pcm, context));
+        expected.push_back(hear(*test::open_session(model_file().path(), k->name), *pcm, context));
+    for (const Heard &heard : expected) CHECK_EQ(heard.reused, 0);
     const auto session = test::open_session(model_file().path(), k->name);
-    for (const int which : {0, 1, 1, 0, 2, 3, 1, 2, 0})
-      CHECK(logits(*session, which % 2 == 0 ? a : b, which < 2 ? "names" : "other names") ==
-            expected[static_cast<size_t>(which)]);
+    int last = -1;
+    for (const int which : {0, 1, 1, 0, 2, 3, 1, 2, 0}) {
+      const Heard heard = hear(*session, which % 2 == 0 ? a : b, which < 2 ? "names" : "other names");
+      CHECK(heard.tokens == expected[static_cast<size_t>(which)].tokens);
+      CHECK_EQ(heard.reused > 20, last >= 0 && which / 2 == last / 2);
+      last = which;
+    }
     session->set_cursor(2);  // what is appended there is not the prompt's
-    test::recognize(*session, a, 3);
+    CHECK_EQ(hear(*session, a, "names").reused, 2);
     session->set_cursor(1);
-    CHECK(logits(*session, a, "names") == expected[0]);
+    CHECK(hear(*session, a, "names").tokens == expected[0].tokens);
   }
 }
 
@@ -128,7 +149,7 @@ TEST(log_probabilities_are_those_of_the_softmax) {
   RunSettings settings;
   settings.max_new_tokens = 1;
   settings.ignore_stop = true;
-  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, [&](const chatllm_asr_token &token) {
+  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, [&](const Token &token) {
     CHECK_EQ(token.id, static_cast<int32_t>(best));
     CHECK_NEAR(token.logprob, -std::log(sum), 1e-5);
   });
@@ -140,13 +161,12 @@ TEST(limits_of_new_tokens) {
   CHECK_EQ(test::recognize(*session, pcm, 0).size(), size_t{0});
   CHECK_EQ(session->timings().first_token_ns, int64_t{0});
   CHECK_EQ(test::recognize(*session, pcm, 1).size(), size_t{1});
-  SessionSettings small;
-  small.model_path = model_file().path();
+  auto small = test::settings_for(model_file().path());
   small.max_context = 120;
-  Session limited(small);
+  test::Session limited(small);
   const auto ids = test::recognize(limited, pcm, 1000);
   CHECK(ids.size() > 10 && ids.size() < 120);
-  CHECK_EQ(limited.timings().finish, static_cast<int32_t>(CHATLLM_ASR_FINISH_LENGTH));
+  CHECK(limited.timings().finish == Finish::Length);
   CHECK_EQ(limited.timings().prompt_tokens + static_cast<int32_t>(ids.size()), 120);
 }
 
@@ -159,7 +179,7 @@ TEST(bad_audio_gets_a_sentence_and_harms_nothing) {
     auto broken = pcm;
     broken[777] = bad;
     CHECK_FAILS(test::recognize(*session, broken, 5), "sample 777");
-    CHECK_EQ(session->timings().finish, static_cast<int32_t>(CHATLLM_ASR_FINISH_NONE));
+    CHECK(session->timings().finish == Finish::None);
   }
   int64_t shape[2];
   CHECK_FAILS(session->log_mel(pcm.data(), 159, shape), "shorter than one frame");
@@ -188,12 +208,12 @@ TEST(abort_ends_a_run_within_a_step) {
   settings.ignore_stop = true;
   settings.max_new_tokens = 1000;
   int seen = 0;
-  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, [&](const chatllm_asr_token &) {
+  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, [&](const Token &) {
     if (++seen == 7) session->abort();
   });
   session->clear_abort();
   CHECK_EQ(seen, 7);
-  CHECK_EQ(session->timings().finish, static_cast<int32_t>(CHATLLM_ASR_FINISH_ABORT));
+  CHECK(session->timings().finish == Finish::Abort);
   CHECK_EQ(test::recognize(*session, pcm, 30), expected);
 }
 
@@ -203,11 +223,10 @@ TEST(a_continued_answer_is_the_longer_answer) {
   RunSettings settings;
   settings.max_new_tokens = 24;
   std::vector<int32_t> whole, parts;
-  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings,
-               [&](const chatllm_asr_token &t) { whole.push_back(t.id); });
+  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, [&](const Token &t) { whole.push_back(t.id); });
   CHECK(whole.size() > 10);
   settings.max_new_tokens = 9;
-  const auto add = [&](const chatllm_asr_token &t) { parts.push_back(t.id); };
+  const auto add = [&](const Token &t) { parts.push_back(t.id); };
   session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, add);
   session->continue_with("", static_cast<int64_t>(whole.size()) - 9, add);
   CHECK_EQ(parts, whole);
@@ -220,12 +239,12 @@ TEST(an_aborted_continuation_can_be_repeated) {
   const auto pcm = test::sound(1.2);
   RunSettings settings;
   settings.max_new_tokens = 5;
-  auto ignore = [](const chatllm_asr_token &) {};
+  auto ignore = [](const Token &) {};
   const std::string suffix(700, 'x');  // more than a block of positions
   std::vector<int32_t> expected, got;
   session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, ignore);
   const int64_t before = session->cursor();
-  session->continue_with(suffix, 5, [&](const chatllm_asr_token &t) { expected.push_back(t.id); });
+  session->continue_with(suffix, 5, [&](const Token &t) { expected.push_back(t.id); });
   session->run(pcm.data(), static_cast<int64_t>(pcm.size()), settings, ignore);
   CHECK_EQ(session->cursor(), before);
   std::thread aborter([&] {
@@ -235,9 +254,9 @@ TEST(an_aborted_continuation_can_be_repeated) {
   session->continue_with(suffix, 0, ignore);
   aborter.join();
   session->clear_abort();
-  if (session->timings().finish == CHATLLM_ASR_FINISH_ABORT) {
+  if (session->timings().finish == Finish::Abort) {
     CHECK_EQ(session->cursor(), before);
-    session->continue_with(suffix, 5, [&](const chatllm_asr_token &t) { got.push_back(t.id); });
+    session->continue_with(suffix, 5, [&](const Token &t) { got.push_back(t.id); });
     CHECK_EQ(got, expected);
   }
 }
@@ -262,9 +281,9 @@ TEST(stop_tokens_end_the_answer) {
   const auto session = test::open_session(file.path());
   const auto pcm = test::sound(1);
   int seen = 0;
-  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), {}, [&](const chatllm_asr_token &) { ++seen; });
+  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), {}, [&](const Token &) { ++seen; });
   CHECK_EQ(seen, 0);
-  CHECK_EQ(session->timings().finish, static_cast<int32_t>(CHATLLM_ASR_FINISH_STOP));
+  CHECK(session->timings().finish == Finish::Stop);
   CHECK_EQ(test::recognize(*session, pcm, 5).size(), size_t{5});  // stops are ignored on request
 }
 
@@ -282,10 +301,9 @@ TEST(a_token_without_end_is_a_loop) {
   const auto session = test::open_session(file.path());
   const auto pcm = test::sound(1);
   std::vector<int32_t> ids;
-  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), {},
-               [&](const chatllm_asr_token &t) { ids.push_back(t.id); });
+  session->run(pcm.data(), static_cast<int64_t>(pcm.size()), {}, [&](const Token &t) { ids.push_back(t.id); });
   CHECK_EQ(ids, std::vector<int32_t>(21, 0));
-  CHECK_EQ(session->timings().finish, static_cast<int32_t>(CHATLLM_ASR_FINISH_LOOP));
+  CHECK(session->timings().finish == Finish::Loop);
 }
 
 TEST(objects_on_one_file_share_the_weights) {

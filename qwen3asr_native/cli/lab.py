@@ -11,14 +11,32 @@ from . import command, epilog, terminal
 from .command import argument, count, option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rich.table import Table
 
     from ..lab import bench as bench_module
     from ..lab import leaks as leaks_module
+    from ..lab import scaling as scaling_module
 
 INTERRUPTED = 130
+
+
+class _Counts(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers of at least 1, with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        numbers = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in numbers):
+            self.fail(
+                f"'{value}' is no number of at least 1, nor several with commas between them", param, ctx
+            )
+        return [int(part) for part in numbers]
+
 
 _FILE = click.Path(path_type=Path)
 _plot = option("--plot", type=_FILE, metavar="FILE", help="Draw the result into this PNG file.")
@@ -35,6 +53,7 @@ def _output(default: str) -> Callable[[command.Function], command.Function]:
     epilog=epilog.closing(
         "qwen3asr bench --model models/qwen3-asr-0.6b-q4_0.bin --iterations 5 talk.wav",
         "qwen3asr bench --roofline --plot speed.png talk.wav",
+        "qwen3asr bench --threads 1,2,4,8,16 --concurrency 8 talk.wav",
         "qwen3asr bench --server http://127.0.0.1:8000 --concurrency 16 --duration 300 *.wav",
     ),
 )
@@ -51,7 +70,14 @@ def _output(default: str) -> Callable[[command.Function], command.Function]:
 @option("--context", default="", show_default=False, help="Text that helps recognition.")
 @option("--script", help="Chinese script to write, for example zh-TW.")
 @option("--itn", is_flag=True, help="Write spoken Chinese numbers as digits.")
-@command.threads
+@option(
+    "--threads",
+    "-t",
+    type=_Counts(),
+    metavar="N[,N...]",
+    envvar="INFERENCE_THREADS",
+    help="Threads to compute with; several numbers are compared. Default: all processors.",
+)
 @command.context_length
 @count("--max-new-tokens", help="Limit of tokens; default: from the length of the audio.")
 @command.kernels
@@ -61,7 +87,10 @@ def _output(default: str) -> Callable[[command.Function], command.Function]:
 @option(
     "--server", metavar="URL", help="Put load on a server instead: latencies, throughput, errors, its memory."
 )
-@count("--concurrency", default=4, help="With --server: clients at a time.")
+@count(
+    "--concurrency",
+    help="Compare one utterance with N at once. With --server: clients at a time, 4 by default.",
+)
 @option(
     "--duration", type=click.FloatRange(1), metavar="SECONDS", help="With --server: how long, not how often."
 )
@@ -79,7 +108,7 @@ def bench(
     context: str,
     script: str | None,
     itn: bool,
-    threads: int | None,
+    threads: list[int] | None,
     context_length: int | None,
     max_new_tokens: int | None,
     kernels: str | None,
@@ -87,7 +116,7 @@ def bench(
     reload: bool,
     roofline: bool,
     server: str | None,
-    concurrency: int,
+    concurrency: int | None,
     duration: float | None,
     api_key: str | None,
     compare: bool,
@@ -98,17 +127,18 @@ def bench(
 
     Ctrl-C ends it; what was measured until then is printed and written.
     """
+    one = threads[0] if threads else None
     if server is not None:
         _load(
             files,
             server,
-            concurrency,
+            concurrency or 4,
             None if duration else iterations,
             duration,
             api_key,
             compare,
             model,
-            threads,
+            one,
             output,
         )
         return
@@ -119,8 +149,14 @@ def bench(
     if plot is not None:
         extra("matplotlib")  # better now than after the work
     settings = laboratory.Settings(
-        threads, context_length, kernels, library, language, context, script, itn, max_new_tokens, reload
+        one, context_length, kernels, library, language, context, script, itn, max_new_tokens, reload
     )
+    if concurrency is not None or (threads and len(threads) > 1):
+        if plot is not None or roofline or reload:
+            raise click.UsageError("--plot, --roofline and --reload do not go with a comparison")
+        at_once = sorted({1, concurrency or 1})
+        _compare(list(files), model, threads or [None], at_once, iterations, settings, output)
+        return
     with terminal.progress((iterations + warmup) * len(files)) as step:
         report = laboratory.run(
             list(files),
@@ -138,6 +174,61 @@ def bench(
         plots.plot_bench(report, plot)
     if report.interrupted:
         raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _compare(
+    files: list[str],
+    model: str | None,
+    threads: Sequence[int | None],
+    at_once: list[int],
+    rounds: int,
+    settings: bench_module.Settings,
+    output: Path,
+) -> None:
+    """``bench --threads 1,2`` and ``bench --concurrency``."""
+    from ..lab import scaling
+
+    with terminal.progress(len(threads) * len(at_once) * (rounds + 1)) as step:
+        report = scaling.run(
+            files, model, threads=threads, at_once=at_once, rounds=rounds, settings=settings, progress=step
+        )
+    if report.rows:
+        terminal.output().print(_scaling_table(report))
+    _write(report.to_dict(), output)
+    if report.interrupted:
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _scaling_table(report: scaling_module.Report) -> Table:
+    """Each number with its ratio to the first row's."""
+    first = report.rows[0]
+    table = _table(
+        f"{Path(report.model['path']).name}, {report.settings['rounds']} rounds; in brackets: as multiples of the first line",
+        "threads",
+        "at once",
+        "audio s/s",
+        "first token, ms",
+        "step, ms",
+        "tokens/s",
+        "RSS, MB",
+    )
+
+    def cell(value: float | None, base: float | None, form: str, divisor: float = 1) -> str:
+        if value is None:
+            return ""
+        return format(value / divisor, form) + (f" ({value / base:.2f})" if base else "")
+
+    for row in report.rows:
+        table.add_row(
+            str(row.threads),
+            str(row.at_once),
+            cell(row.audio_per_second, first.audio_per_second, ".2f"),
+            cell(row.first_token_ms, first.first_token_ms, ".1f"),
+            cell(row.step_ms, first.step_ms, ".2f"),
+            cell(row.tokens_per_second, first.tokens_per_second, ".1f"),
+            cell(row.rss, first.rss, ".1f", 1e6),
+        )
+    return table
 
 
 @command.command(

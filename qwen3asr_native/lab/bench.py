@@ -216,7 +216,7 @@ def run(
     if references:
         extra("jiwer")
     path = hub.resolve(model)
-    clips = {os.fspath(file): _clip(file) for file in files}
+    clips = {os.fspath(file): read_clip(file) for file in files}
     report = Report(
         settings={**settings._asdict(), "iterations": iterations, "warmup": warmup, "files": list(clips)},
         machine=machine(),
@@ -235,7 +235,7 @@ def run(
     return report
 
 
-def _clip(file: str | os.PathLike[str]) -> Pcm:
+def read_clip(file: str | os.PathLike[str]) -> Pcm:
     """The samples of a file, in memory before anything is measured."""
     pcm = audio_input.load(file)
     seconds = len(pcm) / audio_input.SAMPLE_RATE

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "asr/attention.h"
+#include "audio/mel.h"
 
 namespace chatllm {
 
@@ -54,14 +55,16 @@ void Encoder::convolve(const Linear &conv, Map &in, Map &out) {
                 Output(out.pixel(0, 0), out.pixels(), Activation::Gelu));
 }
 
-// One chunk of `frames` mel frames, zero-padded to `padded_frames`: what the projection reads,
-// flat[tokens(frames)][inputs].
-void Encoder::conv_stem(const float *mel, int64_t mel_stride, int64_t frames, int64_t padded_frames, float *flat) {
-  maps_[0].shape(config_.mel_bins, padded_frames, 1);
-  for (int64_t bin = 0; bin < config_.mel_bins; ++bin) {
+// One chunk of mel frames, zero-padded: what the projection reads, flat[tokens][inputs].
+void Encoder::conv_stem(int64_t chunk, float *flat) {
+  const int64_t first = chunk * config_.chunk_frames, bins = config_.mel_bins,
+                frames = std::min<int64_t>(config_.chunk_frames, mel_.frames - first);
+  maps_[0].shape(bins, padded_frames_, 1);
+  for (int64_t bin = 0; bin < bins; ++bin) {
+    const float *power = mel_.power + first * bins + bin;
     float *row = maps_[0].pixel(bin, 0);
-    std::memcpy(row, mel + bin * mel_stride, static_cast<size_t>(frames) * sizeof(float));
-    std::fill(row + frames, row + padded_frames, 0.0f);
+    for (int64_t t = 0; t < frames; ++t) row[t] = LogMel::floor(power[t * bins], mel_.top);
+    std::fill(row + frames, row + padded_frames_, 0.0f);
   }
   convolve(model_.encoder().conv1, maps_[0], maps_[1]);
   convolve(model_.encoder().conv2, maps_[1], maps_[2]);
@@ -106,7 +109,8 @@ void Encoder::add_positions(int64_t first, int64_t tokens) {
 }
 
 // Bidirectional attention inside windows of `window` tokens.
-void Encoder::attention(int64_t tokens, int64_t window) {
+void Encoder::attention(int64_t window) {
+  const int64_t tokens = tokens_;
   const int64_t d = config_.d_model, dim = config_.head_dim(), heads = config_.heads;
   const int64_t stride = row_stride(3 * d), context_stride = row_stride(d);
   const int64_t windows = (tokens + window - 1) / window;
@@ -138,66 +142,84 @@ void Encoder::attention(int64_t tokens, int64_t window) {
   });
 }
 
-void Encoder::layer(const EncoderLayer &weights, int64_t tokens, int64_t window) {
+void Encoder::layer(const EncoderLayer &weights, int64_t window) {
   const int64_t d = config_.d_model, stride = row_stride(d), qkv_stride = row_stride(3 * d);
   float *x = x_.data();
   const Output residual(x, stride, Activation::None, true);
-  products_.run(weights.qkv, Input(x, stride, norm(weights.attention_norm)), tokens, Output(qkv_.data(), qkv_stride));
-  attention(tokens, window);
-  products_.run(weights.out, Input(context_.data(), stride), tokens, residual);
-  products_.feed_forward(weights.fc0, Activation::Gelu, weights.fc1, Input(x, stride, norm(weights.mlp_norm)), tokens,
+  products_.run(weights.qkv, Input(x, stride, norm(weights.attention_norm)), tokens_, Output(qkv_.data(), qkv_stride));
+  attention(window);
+  products_.run(weights.out, Input(context_.data(), stride), tokens_, residual);
+  products_.feed_forward(weights.fc0, Activation::Gelu, weights.fc1, Input(x, stride, norm(weights.mlp_norm)), tokens_,
                          residual);
 }
 
-// Chunks [first, last) to x_: convolutions, projection, positions.
-void Encoder::embed(const float *mel, int64_t frames, int64_t first, int64_t last, int64_t padded_frames,
-                    const AbortFlag &abort) {
-  const int64_t chunk = config_.chunk_frames, chunk_tokens = config_.tokens(chunk),
-                stride = row_stride(config_.d_model), inputs = model_.encoder().conv_out.cols;
-  constexpr int64_t kTogether = 32;  // chunks whose projection is one product
-  flat_.reserve(static_cast<size_t>(std::min(kTogether, last - first) * chunk_tokens * inputs));
-  for (int64_t c = first; c < last; c += kTogether) {
-    const int64_t end = std::min(c + kTogether, last), row = (c - first) * chunk_tokens;
-    int64_t tokens = 0;
-    for (int64_t i = c; i < end; ++i) {
-      check_abort(abort);
-      const int64_t length = std::min(chunk, frames - i * chunk);
-      conv_stem(mel + i * chunk, frames, length, padded_frames, flat_.data() + tokens * inputs);
-      tokens += config_.tokens(length);
-    }
-    products_.run(model_.encoder().conv_out, Input(flat_.data(), inputs), tokens,
-                  Output(x_.data() + row * stride, stride));
-    for (int64_t t = 0; t < tokens; t += chunk_tokens) add_positions(row + t, std::min(chunk_tokens, tokens - t));
-  }
+void Encoder::begin(const MelPower &mel, int64_t first_window, bool full_attention, float *out, int64_t out_stride) {
+  const int64_t chunk = config_.chunk_frames;
+  mel_ = mel;
+  full_ = full_attention;
+  out_ = out;
+  out_stride_ = out_stride;
+  chunks_ = (mel.frames + chunk - 1) / chunk;
+  padded_frames_ = chunks_ > 1 || mel.frames == chunk ? chunk : mel.frames;  // a single short chunk is not padded
+  scratch_.resize(static_cast<size_t>(products_.pool().size()));
+  begin_slab(first_window * config_.window_chunks);
 }
 
-void Encoder::run(const float *mel, int64_t frames, bool full_attention, float *out, int64_t out_stride,
-                  const AbortFlag &abort) {
-  const int64_t stride = row_stride(config_.d_model), chunk = config_.chunk_frames,
-                chunks = (frames + chunk - 1) / chunk;
-  const int64_t window = static_cast<int64_t>(config_.window_chunks) * config_.tokens(chunk);
-  // Windows are independent: a few at a time share each pass over the weights and stay in the caches.
+// Windows are independent: a few at a time share each pass over the weights and stay in the caches.
+void Encoder::begin_slab(int64_t first_chunk) {
   constexpr int64_t kWindows = 4;
-  const int64_t slab_chunks = full_attention ? chunks : kWindows * config_.window_chunks;
-  const int64_t padded = chunks > 1 || frames == chunk ? chunk : frames;  // a single short chunk is not padded
-  scratch_.resize(static_cast<size_t>(products_.pool().size()));
-  for (int64_t first = 0; first < chunks; first += slab_chunks) {
-    const int64_t last = std::min(first + slab_chunks, chunks);
-    const int64_t tokens = config_.total_tokens(std::min(last * chunk, frames) - first * chunk);
-    const size_t count = static_cast<size_t>(tokens);
-    x_.reserve(count * static_cast<size_t>(stride));
-    embed(mel, frames, first, last, padded, abort);
-    context_.reserve(count * static_cast<size_t>(stride));
-    qkv_.reserve(count * static_cast<size_t>(row_stride(3 * config_.d_model)));
-    for (const EncoderLayer &weights : model_.encoder().layers) {
-      check_abort(abort);
-      layer(weights, tokens, full_attention ? tokens : std::min(window, tokens));
-    }
-    products_.run(model_.encoder().proj1, Input(x_.data(), stride, norm(model_.encoder().ln_post)), tokens,
-                  Output(context_.data(), stride, Activation::Gelu));
-    products_.run(model_.encoder().proj2, Input(context_.data(), stride), tokens, Output(out, out_stride));
-    out += tokens * out_stride;
-  }
+  const int64_t chunk = config_.chunk_frames, most = full_ ? chunks_ : kWindows * config_.window_chunks;
+  first_ = convolved_ = projected_ = first_chunk;
+  last_ = std::min(first_ + most, chunks_);
+  layer_ = 0;
+  if (first_ >= last_) return;
+  tokens_ = config_.total_tokens(std::min(last_ * chunk, mel_.frames) - first_ * chunk);
+  const size_t count = static_cast<size_t>(tokens_);
+  x_.reserve(count * static_cast<size_t>(row_stride(config_.d_model)));
+  context_.reserve(count * static_cast<size_t>(row_stride(config_.d_model)));
+  qkv_.reserve(count * static_cast<size_t>(row_stride(3 * config_.d_model)));
+}
+
+// The next chunk through the convolutions; some chunks together through the projection.
+void Encoder::embed_chunk() {
+  constexpr int64_t kTogether = 32;
+  const int64_t chunk_tokens = config_.tokens(config_.chunk_frames), inputs = model_.encoder().conv_out.cols;
+  flat_.reserve(static_cast<size_t>(std::min(kTogether, last_ - first_) * chunk_tokens * inputs));
+  conv_stem(convolved_, flat_.data() + (convolved_ - projected_) * chunk_tokens * inputs);
+  ++convolved_;
+  if (convolved_ == last_ || convolved_ - projected_ == kTogether) project();
+}
+
+void Encoder::project() {
+  const int64_t chunk = config_.chunk_frames, chunk_tokens = config_.tokens(chunk),
+                stride = row_stride(config_.d_model), inputs = model_.encoder().conv_out.cols,
+                row = (projected_ - first_) * chunk_tokens,
+                tokens = config_.total_tokens(std::min(convolved_ * chunk, mel_.frames) - projected_ * chunk);
+  products_.run(model_.encoder().conv_out, Input(flat_.data(), inputs), tokens,
+                Output(x_.data() + row * stride, stride));
+  for (int64_t t = 0; t < tokens; t += chunk_tokens) add_positions(row + t, std::min(chunk_tokens, tokens - t));
+  projected_ = convolved_;
+}
+
+void Encoder::finish_slab() {
+  const int64_t stride = row_stride(config_.d_model);
+  products_.run(model_.encoder().proj1, Input(x_.data(), stride, norm(model_.encoder().ln_post)), tokens_,
+                Output(context_.data(), stride, Activation::Gelu));
+  products_.run(model_.encoder().proj2, Input(context_.data(), stride), tokens_, Output(out_, out_stride_));
+  out_ += tokens_ * out_stride_;
+  begin_slab(last_);
+}
+
+bool Encoder::advance() {
+  const auto &layers = model_.encoder().layers;
+  if (first_ >= last_) return true;
+  if (convolved_ < last_)
+    embed_chunk();
+  else if (layer_ < layers.size())
+    layer(layers[layer_++], full_ ? tokens_ : std::min(window_tokens(), tokens_));
+  else
+    finish_slab();
+  return first_ >= last_;
 }
 
 }  // namespace chatllm

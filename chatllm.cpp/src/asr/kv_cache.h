@@ -8,24 +8,49 @@
 
 namespace chatllm {
 
+// Blocks that caches of one shape have given back: fresh pages cost more time than the few that a short clip needs.
+class KvBlocks {
+ public:
+  explicit KvBlocks(size_t most) : most_(most) {}
+  Buffer<uint8_t> take(size_t bytes) {
+    if (spare_.empty()) return Buffer<uint8_t>(bytes);
+    Buffer<uint8_t> block = std::move(spare_.back());
+    spare_.pop_back();
+    return block;
+  }
+  void give(Buffer<uint8_t> &&block) {
+    if (spare_.size() < most_) spare_.push_back(std::move(block));
+  }
+  void release() { spare_.clear(); }
+
+ private:
+  size_t most_;
+  std::vector<Buffer<uint8_t>> spare_;
+};
+
 class KvCache {
  public:
   static constexpr int64_t kBlock = 64;  // positions
 
-  KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, size_t element_bytes)
-      : kv_heads_(kv_heads),
+  KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, size_t element_bytes, KvBlocks *spare = nullptr)
+      : spare_(spare),
+        kv_heads_(kv_heads),
         head_bytes_(static_cast<size_t>(kBlock * head_dim) * element_bytes),
         position_bytes_(static_cast<size_t>(head_dim) * element_bytes),
         block_bytes_(static_cast<size_t>(layers * 2 * kv_heads) * head_bytes_) {}
 
   // Makes room for `positions`; throws std::bad_alloc and keeps what there was.
   void reserve(int64_t positions) {
-    while (static_cast<int64_t>(blocks_.size()) * kBlock < positions) blocks_.emplace_back(block_bytes_);
+    while (static_cast<int64_t>(blocks_.size()) * kBlock < positions)
+      blocks_.push_back(spare_ != nullptr ? spare_->take(block_bytes_) : Buffer<uint8_t>(block_bytes_));
   }
   // Keeps at most the blocks that this many positions need.
   void shrink(int64_t positions) {
     const size_t keep = static_cast<size_t>((positions + kBlock - 1) / kBlock);
-    while (blocks_.size() > keep) blocks_.pop_back();
+    while (blocks_.size() > keep) {
+      if (spare_ != nullptr) spare_->give(std::move(blocks_.back()));
+      blocks_.pop_back();
+    }
     blocks_.shrink_to_fit();
   }
 
@@ -35,6 +60,8 @@ class KvCache {
   uint8_t *values(int64_t layer, int64_t head, int64_t position) {
     return block(layer, 1, head, position) + static_cast<size_t>(position % kBlock) * position_bytes_;
   }
+  // Bytes of a position, all layers together.
+  size_t position_bytes() const { return block_bytes_ / kBlock; }
 
  private:
   uint8_t *block(int64_t layer, int64_t kind, int64_t head, int64_t position) {
@@ -42,6 +69,7 @@ class KvCache {
            static_cast<size_t>((layer * 2 + kind) * kv_heads_ + head) * head_bytes_;
   }
 
+  KvBlocks *spare_;
   int64_t kv_heads_;
   size_t head_bytes_, position_bytes_, block_bytes_;
   std::vector<Buffer<uint8_t>> blocks_;

@@ -1,12 +1,31 @@
 #include "asr/utterance.h"
 
-#include <algorithm>
+#include "base/clock.h"
 
 namespace chatllm {
 
+Utterance::Utterance(std::shared_ptr<Desk> desk, Request request, Listener listener)
+    : desk_(std::move(desk)),
+      settings_(std::move(request.settings)),
+      live_(request.live),
+      continues_(request.continues),
+      suffix_(std::move(request.suffix)),
+      listener_(std::move(listener)),
+      arrived_(std::move(request.audio)),
+      last_(!request.live),
+      conversation_(std::move(request.conversation)) {
+  if (conversation_ == nullptr) return;
+  length_before_ = conversation_->sequence.length();
+  pending_before_ = conversation_->pending;
+}
+
 void Utterance::wake() {
   if (ended_) return;
-  if (news_ == 0) news_ = ++desk_->arrivals;
+  if (news_ == 0) {
+    news_ = ++desk_->arrivals;
+    news_ns_ = now_ns();
+  }
+  desk_->news = true;
   desk_->changed.notify_all();
 }
 

@@ -167,16 +167,15 @@ void LogMel::spectrum(const float *pcm, int64_t samples, int64_t first, int64_t 
   }
 }
 
-void LogMel::compute(const float *pcm, int64_t samples, float *out, ThreadPool &pool) const {
-  constexpr int kBatch = 2 * kLanes;
-  const int64_t count = frames(samples), batches = (count + kBatch - 1) / kBatch;
+float LogMel::power(const float *pcm, int64_t samples, int64_t first, int64_t end, float *out, ThreadPool &pool) const {
+  const int64_t batches = (end - first + kBatch - 1) / kBatch;
   constexpr size_t work = kWindow * kLanes * 4, power = kFreqs * kBatch;
   Buffer<float> scratch((work + power) * static_cast<size_t>(pool.size()));
   std::vector<float> top(static_cast<size_t>(pool.size()), -10.0f);
   pool.run(batches, [&](int64_t batch, int thread) {
     float *mine = scratch.data() + (work + power) * static_cast<size_t>(thread);
-    const int64_t first = batch * kBatch, valid = std::min<int64_t>(kBatch, count - first);
-    spectrum(pcm, samples, first, valid, mine, mine + work);
+    const int64_t frame = first + batch * kBatch, valid = std::min<int64_t>(kBatch, end - frame);
+    spectrum(pcm, samples, frame, valid, mine, mine + work);
     for (int m = 0; m < bins_; ++m) {
       const Filter &filter = filters_[static_cast<size_t>(m)];
       float sum[kBatch] = {};
@@ -190,13 +189,19 @@ void LogMel::compute(const float *pcm, int64_t samples, float *out, ThreadPool &
       for (float &value : sum) value = std::max(value, -10.0f);  // exactly, where there was nothing
       float &mine_top = top[static_cast<size_t>(thread)];
       mine_top = std::max(mine_top, *std::max_element(sum, sum + valid));
-      std::copy_n(sum, valid, out + m * count + first);
+      float *column = out + (frame - first) * bins_ + m;
+      for (int64_t l = 0; l < valid; ++l) column[l * bins_] = sum[l];
     }
   });
-  const float floor = *std::max_element(top.begin(), top.end()) - 8.0f;
+  return *std::max_element(top.begin(), top.end());
+}
+
+void LogMel::compute(const float *pcm, int64_t samples, float *out, ThreadPool &pool) const {
+  const int64_t count = frames(samples);
+  Buffer<float> rows(static_cast<size_t>(count * bins_));
+  const float top = power(pcm, samples, 0, count, rows.data(), pool);
   pool.run(bins_, [&](int64_t m, int) {
-    for (float *value = out + m * count; value != out + (m + 1) * count; ++value)
-      *value = (std::max(*value, floor) + 4.0f) / 4.0f;
+    for (int64_t t = 0; t < count; ++t) out[m * count + t] = floor(rows.data()[t * bins_ + m], top);
   });
 }
 

@@ -1,5 +1,9 @@
 #include "base/memory.h"
 
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
 #if !defined(NOMINMAX)
@@ -56,6 +60,42 @@ Pages &Pages::operator=(Pages &&o) noexcept {
   }
   return *this;
 }
+
+#if defined(__linux__)
+
+namespace {
+
+// The number after `key` in a file of lines, or the whole file's number for no key; -1 when there is none.
+int64_t number_in(const char *path, const char *key) {
+  FILE *file = std::fopen(path, "re");
+  if (file == nullptr) return -1;
+  char line[256];
+  long long value = -1;
+  while (value < 0 && std::fgets(line, sizeof line, file) != nullptr)
+    if (std::strncmp(line, key, std::strlen(key)) == 0 && std::sscanf(line + std::strlen(key), "%lld", &value) != 1)
+      value = -1;
+  std::fclose(file);
+  return value;
+}
+
+}  // namespace
+
+int64_t available_memory() {
+  const int64_t kilobytes = number_in("/proc/meminfo", "MemAvailable:");
+  int64_t available = kilobytes < 0 ? INT64_MAX : kilobytes * 1024;
+  const int64_t limit = number_in("/sys/fs/cgroup/memory.max", ""),
+                used = number_in("/sys/fs/cgroup/memory.current", "");
+  if (limit >= 0 && used >= 0) available = std::min(available, std::max<int64_t>(limit - used, 0));
+  return available;
+}
+
+#else
+
+int64_t available_memory() {
+  return INT64_MAX;
+}
+
+#endif
 
 void trim_heap() {
 #if defined(__GLIBC__)

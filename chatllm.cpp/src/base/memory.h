@@ -1,6 +1,7 @@
 // Memory that goes back to the system at once when it is freed.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -56,6 +57,15 @@ class Buffer {
     }
     return data_;
   }
+  // The same, but keeps the first `kept` elements.
+  T *grow(size_t count, size_t kept) {
+    if (count > capacity_) {
+      Buffer larger(std::max(count, capacity_ + capacity_ / 2));
+      std::copy_n(data_, kept, larger.data_);
+      swap(larger);
+    }
+    return data_;
+  }
   void release() noexcept {
     if (pages_.data() != nullptr)
       pages_.reset();
@@ -81,6 +91,9 @@ class Buffer {
   size_t capacity_ = 0;
   Pages pages_;
 };
+
+// Bytes that the process may still take without making the system short of memory; INT64_MAX where it cannot be told.
+int64_t available_memory();
 
 // Asks the allocator to give free memory back to the system.
 void trim_heap();

@@ -11,12 +11,12 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "capi/object.h"
+#include "model/describe.h"
 #include "model/ggmm.h"
 #include "nn/peak.h"
 
 using chatllm::fail;
 using chatllm::Object;
-using chatllm::Session;
 using chatllm::Status;
 
 struct chatllm_obj : Object {};
@@ -93,19 +93,33 @@ int unsupported_async(chatllm_obj *obj, const char *what) {
   return call_async(obj, [what] { Object::unsupported(what); });
 }
 
-chatllm_asr_event c_event(const chatllm::Event &event) {
+int c_kind(chatllm::Event::Kind kind) {
+  switch (kind) {
+    case chatllm::Event::Kind::Begin:
+      return CHATLLM_ASR_EVENT_BEGIN;
+    case chatllm::Event::Kind::Token:
+      return CHATLLM_ASR_EVENT_TOKEN;
+    case chatllm::Event::Kind::Step:
+      return CHATLLM_ASR_EVENT_STEP;
+    case chatllm::Event::Kind::End:
+      break;
+  }
+  return CHATLLM_ASR_EVENT_END;
+}
+
+// Tells an event of the engine as the C API has it.
+void tell(f_chatllm_asr_event f_event, void *user_data, const chatllm::Event &event) {
+  chatllm_asr_token token{};
+  chatllm_asr_timings timings{};
   chatllm_asr_event c{};
   c.size = sizeof c;
-  c.kind = event.kind == chatllm::Event::Kind::Begin   ? CHATLLM_ASR_EVENT_BEGIN
-           : event.kind == chatllm::Event::Kind::Token ? CHATLLM_ASR_EVENT_TOKEN
-           : event.kind == chatllm::Event::Kind::Step  ? CHATLLM_ASR_EVENT_STEP
-                                                       : CHATLLM_ASR_EVENT_END;
+  c.kind = c_kind(event.kind);
   c.time_ns = event.token != nullptr ? event.token->time_ns : chatllm::now_ns();
-  c.token = event.token;
-  c.timings = event.timings;
-  c.status = event.failed ? chatllm::c_status(event.status) : CHATLLM_ASR_OK;
-  c.message = !event.failed ? "" : event.message.empty() ? chatllm::kMemoryIsShort : event.message.c_str();
-  return c;
+  if (event.token != nullptr) token = c_token(*event.token), c.token = &token;
+  if (event.timings != nullptr) timings = c_timings(*event.timings), c.timings = &timings;
+  c.status = event.error != nullptr ? c_status(event.error->status()) : CHATLLM_ASR_OK;
+  c.message = event.error != nullptr ? event.error->what() : "";
+  f_event(user_data, &c);
 }
 
 // Hands a vector of floats over to the caller.
@@ -214,12 +228,12 @@ int API_CALL chatllm_history_append_multimedia_msg(struct chatllm_obj *obj, int)
 
 int API_CALL chatllm_get_cursor(struct chatllm_obj *obj) {
   int cursor = -1;
-  call(obj, [&] { cursor = static_cast<int>(obj->exclusively([](Session &s) { return s.cursor(); })); });
+  call(obj, [&] { cursor = static_cast<int>(obj->session().cursor()); });
   return cursor;
 }
 
 int API_CALL chatllm_set_cursor(struct chatllm_obj *obj, int pos) {
-  return call(obj, [&] { obj->exclusively([&](Session &s) { s.set_cursor(pos); }); });
+  return call(obj, [&] { obj->session().set_cursor(pos); });
 }
 
 int API_CALL chatllm_history_get_cursor(struct chatllm_obj *obj) {
@@ -340,24 +354,7 @@ const char *API_CALL chatllm_inspect_model(const char *utf8_path) {
   try {
     try {
       const chatllm::GgmmFile file(require(utf8_path, "the path"), false);
-      const auto &h = file.header();
-      const chatllm::Json &root = file.metadata()["config.json"];
-      const chatllm::Json &audio = root["thinker_config"]["audio_config"];
-      std::string languages;
-      for (const auto &language : root["support_languages"].items())
-        languages += (languages.empty() ? "" : ", ") + chatllm::json_quote(language.string());
-      text = "{\"path\": " + chatllm::json_quote(utf8_path) +
-             ", \"name\": " + chatllm::json_quote(file.metadata()["model_name"].string()) +
-             chatllm::format(", \"purpose\": \"%s\", \"file_bytes\": %zu, \"model_type\": %d, \"tensor_type\": \"%s\"",
-                             h.model_type == chatllm::kModelQwen3Asr ? "ASR" : "ForcedAligner", file.file().size(),
-                             h.model_type, chatllm::type_name(h.type)) +
-             chatllm::format(
-                 ", \"vocab_size\": %d, \"hidden_size\": %d, \"layers\": %d, \"heads\": %d, \"kv_heads\": %d, "
-                 "\"head_dim\": %d, \"ffn\": %d",
-                 h.vocab_size, h.hidden, h.layers, h.heads, h.kv_heads, h.head_dim, h.ffn) +
-             chatllm::format(", \"context_length\": %d, \"encoder_width\": %.0f, \"encoder_layers\": %.0f",
-                             h.max_positions, audio["d_model"].number(0), audio["encoder_layers"].number(0)) +
-             ", \"languages\": [" + languages + "]}";
+      text = chatllm::describe_file(file);
     } catch (const std::exception &e) {
       text = "{\"error\": " + chatllm::json_quote(e.what()) + "}";
     }
@@ -384,7 +381,7 @@ int API_CALL chatllm_asr_get_timings(struct chatllm_obj *obj, chatllm_asr_timing
     // The first version ended before wait_ms.
     if (timings == nullptr || timings->size < offsetof(chatllm_asr_timings, wait_ms))
       fail(Status::BadArgument, "the timings' size is not set: they come from another version of the header");
-    chatllm_asr_timings all = obj->exclusively([](Session &s) { return s.timings(); });
+    chatllm_asr_timings all = c_timings(obj->session().timings());
     all.size = std::min<uint32_t>(timings->size, sizeof all);
     std::memcpy(timings, &all, all.size);
   });
@@ -394,7 +391,7 @@ int API_CALL chatllm_asr_log_mel(struct chatllm_obj *obj, const float *pcm, int6
                                  int64_t shape[2]) {
   return call(obj, [&] {
     require_outputs(data, shape);
-    hand_over(obj->exclusively([&](Session &s) { return s.log_mel(pcm, n_samples, shape); }), data);
+    hand_over(obj->recognizer()->log_mel(pcm, n_samples, shape), data);
   });
 }
 
@@ -403,7 +400,7 @@ int API_CALL chatllm_asr_encode(struct chatllm_obj *obj, const float *pcm, int64
   return call(obj, [&] {
     require_outputs(data, shape);
     hand_over(
-        obj->exclusively([&](Session &s) { return s.encode(pcm, n_samples, attention == CHATLLM_ASR_FULL, shape); }),
+        obj->recognizer()->encode(pcm, n_samples, attention == CHATLLM_ASR_FULL, shape, obj->session().abort_flag()),
         data);
   });
 }
@@ -413,7 +410,7 @@ int API_CALL chatllm_asr_prefill_logits(struct chatllm_obj *obj, const float *pc
   return call(obj, [&] {
     require_outputs(data, shape);
     hand_over(
-        obj->exclusively([&](Session &s) { return s.prefill_logits(pcm, n_samples, obj->settings(options), shape); }),
+        obj->recognizer()->prefill_logits(pcm, n_samples, obj->settings(options), shape, obj->session().abort_flag()),
         data);
   });
 }
@@ -428,10 +425,8 @@ chatllm_asr_run_t *API_CALL chatllm_asr_submit(struct chatllm_obj *obj, const fl
     run.reset(new chatllm_asr_run_s);
     std::vector<float> audio;
     if (pcm != nullptr && n_samples > 0) audio.assign(pcm, pcm + n_samples);
-    run->utterance = obj->submit(std::move(audio), options, [=](const chatllm::Event &event) {
-      const chatllm_asr_event c = c_event(event);
-      f_event(user_data, &c);
-    });
+    run->utterance =
+        obj->submit(std::move(audio), options, [=](const chatllm::Event &event) { tell(f_event, user_data, event); });
   });
   return status == CHATLLM_ASR_OK ? run.release() : nullptr;
 }
@@ -465,7 +460,7 @@ int API_CALL chatllm_asr_align(struct chatllm_obj *obj, const float *pcm, int64_
     if (n_units > 0 && times == nullptr) fail(Status::BadArgument, "an output pointer is NULL");
     const std::vector<std::string> texts = unit_texts(units, n_units);
     const std::vector<double> found =
-        obj->exclusively([&](Session &s) { return s.align(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL); });
+        obj->recognizer()->align(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL, obj->session().abort_flag());
     std::copy(found.begin(), found.end(), times);
   });
 }
@@ -476,9 +471,8 @@ int API_CALL chatllm_asr_align_scores(struct chatllm_obj *obj, const float *pcm,
   return call(obj, [&] {
     require_outputs(data, shape);
     const std::vector<std::string> texts = unit_texts(units, n_units);
-    hand_over(obj->exclusively([&](Session &s) {
-      return s.align_scores(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL, shape);
-    }),
+    hand_over(obj->recognizer()->align_scores(pcm, n_samples, texts, attention == CHATLLM_ASR_FULL, shape,
+                                              obj->session().abort_flag()),
               data);
   });
 }
@@ -499,7 +493,7 @@ int64_t API_CALL chatllm_asr_prompt_ids(struct chatllm_obj *obj, int64_t n_sampl
                                         int32_t *ids, int64_t capacity) {
   int64_t count = 0;
   const int status = call(obj, [&] {
-    const std::vector<int32_t> prompt = obj->recognizer()->session().prompt_ids(n_samples, obj->settings(options));
+    const std::vector<int32_t> prompt = obj->recognizer()->prompt_ids(n_samples, obj->settings(options));
     count = static_cast<int64_t>(prompt.size());
     if (ids != nullptr && capacity > 0)
       std::memcpy(ids, prompt.data(), static_cast<size_t>(std::min(count, capacity)) * sizeof(int32_t));

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "capi/alignment.h"
+#include "model/describe.h"
 
 namespace chatllm {
 
@@ -30,8 +31,7 @@ chatllm_asr_options complete(const chatllm_asr_options *given) {
 }
 
 // The aligner takes text of any language.
-void check_language(const Session &session, const std::string &language) {
-  const Config &config = session.model().config();
+void check_language(const Config &config, const std::string &language) {
   if (!config.aligner) resolve_language(config.languages, language);
 }
 
@@ -57,6 +57,64 @@ int c_status(Status status) {
       break;
   }
   return CHATLLM_ASR_ERROR;
+}
+
+chatllm_asr_token c_token(const Token &token) {
+  chatllm_asr_token c{};
+  c.time_ns = token.time_ns;
+  c.id = token.id;
+  c.logprob = token.logprob;
+  c.text = token.bytes->data();
+  c.text_len = static_cast<int32_t>(token.bytes->size());
+  c.special = token.special;
+  return c;
+}
+
+namespace {
+
+int c_finish(Finish finish) {
+  switch (finish) {
+    case Finish::Stop:
+      return CHATLLM_ASR_FINISH_STOP;
+    case Finish::Length:
+      return CHATLLM_ASR_FINISH_LENGTH;
+    case Finish::Abort:
+      return CHATLLM_ASR_FINISH_ABORT;
+    case Finish::Loop:
+      return CHATLLM_ASR_FINISH_LOOP;
+    case Finish::None:
+      break;
+  }
+  return CHATLLM_ASR_FINISH_NONE;
+}
+
+}  // namespace
+
+chatllm_asr_timings c_timings(const Timings &t) {
+  chatllm_asr_timings c{};
+  c.size = sizeof c;
+  c.finish = c_finish(t.finish);
+  c.audio_tokens = t.audio_tokens;
+  c.prompt_tokens = t.prompt_tokens;
+  c.new_tokens = t.new_tokens;
+  c.threads = t.threads;
+  c.start_ns = t.start_ns;
+  c.first_token_ns = t.first_token_ns;
+  c.audio_ms = t.audio_ms;
+  c.load_ms = t.load_ms;
+  c.mel_ms = t.mel_ms;
+  c.encode_ms = t.encode_ms;
+  c.prefill_ms = t.prefill_ms;
+  c.first_token_ms = t.first_token_ms;
+  c.decode_ms = t.decode_ms;
+  c.total_ms = t.total_ms;
+  c.wait_ms = t.wait_ms;
+  c.reused_tokens = t.reused_tokens;
+  c.encoded_windows = t.encoded_windows;
+  c.recomputed_windows = t.recomputed_windows;
+  c.drafted_tokens = t.drafted_tokens;
+  c.saved_steps = t.saved_steps;
+  return c;
 }
 
 ThreadError &thread_error() {
@@ -115,7 +173,7 @@ int Object::admit(State call) noexcept {
   if (!state_.compare_exchange_strong(idle, call)) return CHATLLM_ASR_BUSY;
   generated_ = false;
   // Here, not in the run: an abort right after this call's start must count.
-  if (recognizer_) recognizer_->session().clear_abort();
+  if (session_) session_->clear_abort();
   return CHATLLM_ASR_OK;
 }
 
@@ -156,22 +214,29 @@ const std::shared_ptr<Recognizer> &Object::recognizer() {
   return recognizer_;
 }
 
+Session &Object::session() {
+  recognizer();
+  return *session_;
+}
+
 std::shared_ptr<Utterance> Object::submit(std::vector<float> audio, const chatllm_asr_options *options,
                                           Listener listener) {
+  Request request;
+  request.audio = std::move(audio);
+  request.live = complete(options).live != 0;
   std::shared_ptr<Recognizer> recognizer;
-  RunSettings wanted;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     recognizer = this->recognizer();
-    wanted = settings(options);
+    request.settings = settings(options);
   }
-  return recognizer->submit(std::move(audio), std::move(wanted), complete(options).live != 0, std::move(listener));
+  return recognizer->submit(std::move(request), std::move(listener));
 }
 
 void Object::abort() noexcept {
   if (forked()) return;
   std::lock_guard<std::mutex> lock(mutex_);
-  if (recognizer_) recognizer_->session().abort();
+  if (session_) session_->abort();
 }
 
 void Object::start(const Callbacks &callbacks) {
@@ -181,37 +246,35 @@ void Object::start(const Callbacks &callbacks) {
   const int64_t begin = now_ns();
   std::vector<std::string> all = init_words();
   all.insert(all.end(), words.begin(), words.end());
-  std::shared_ptr<Recognizer> old, fresh;
+  std::shared_ptr<Recognizer> old;
+  std::unique_ptr<Session> old_session;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     options_ = Options::parse(all);
     old = std::move(recognizer_);
+    old_session = std::move(session_);
     context_ = options_.context;
     ai_prefix = options_.ai_prefix;
     gen_max_tokens = options_.max_new_tokens;
   }
+  old_session.reset();
   old.reset();
   info_.clear();
   vocab_table_.clear();
-  fresh = std::make_shared<Recognizer>(options_.session);
-  Session &session = fresh->session();
-  check_language(session, options_.language);  // says now that it is unknown
-  session.set_load_ms(elapsed_ms(begin));
-  info_ = session.info();
-  const Config &config = session.model().config();
-  int64_t parameters = 0;
-  for (const auto &tensor : session.model().file().tensors()) parameters += tensor.second.rows() * tensor.second.cols();
+  auto fresh = std::make_shared<Recognizer>(options_.recognizer);
+  auto session = std::make_unique<Session>(*fresh);
+  const Model &model = fresh->model();
+  check_language(model.config(), options_.language);  // says now that it is unknown
+  fresh->set_load_ms(elapsed_ms(begin));
+  info_ = describe_model(model.file(), model.config(),
+                         {fresh->kernels().name, fresh->threads(), fresh->settings().max_context});
   {
     std::lock_guard<std::mutex> lock(mutex_);
     recognizer_ = std::move(fresh);
+    session_ = std::move(session);
   }
   for (const std::string &note : options_.notes) print(PRINTLN_LOGGING, note);
-  print(PRINTLN_MODEL_INFO, "{\"name\": " + json_quote(config.name) +
-                                format(", \"purpose\": \"ASR\", \"capabilities\": [\"Text\", \"Audio Input\"], "
-                                       "\"context_length\": %d, \"training_context_length\": %d, "
-                                       "\"param_num\": %lld, \"active_param_num\": %lld}",
-                                       config.decoder.max_positions, config.decoder.max_positions,
-                                       static_cast<long long>(parameters), static_cast<long long>(parameters)));
+  print(PRINTLN_MODEL_INFO, describe_for_chatllm(model.file(), model.config()));
 }
 
 RunSettings Object::settings(const chatllm_asr_options *options) const {
@@ -233,10 +296,13 @@ RunSettings Object::settings(const chatllm_asr_options *options) const {
 }
 
 // A token's event, then its text as far as whole characters go.
-void Object::emit(const chatllm_asr_token &token) {
-  if (on_token != nullptr) on_token(on_token_data, &token);
+void Object::emit(const Token &token) {
+  if (on_token != nullptr) {
+    const chatllm_asr_token c = c_token(token);
+    on_token(on_token_data, &c);
+  }
   if (callbacks_.print == nullptr) return;
-  unfinished_.append(token.text, static_cast<size_t>(token.text_len));
+  unfinished_ += *token.bytes;
   const size_t whole = unfinished_.size() - unfinished_bytes(unfinished_);
   if (whole == 0) return;
   std::string chunk;
@@ -255,7 +321,7 @@ void Object::generation(F &&body) {
       o.unfinished_.clear();
     }
   } rest{*this};
-  exclusively([&](Session &s) { body(s, [this](const chatllm_asr_token &token) { emit(token); }); });
+  body(session(), [this](const Token &token) { emit(token); });
 }
 
 void Object::run(const float *pcm, int64_t samples, const RunSettings &settings) {
@@ -266,9 +332,8 @@ void Object::run(const float *pcm, int64_t samples, const RunSettings &settings)
 // Of audio; a little more than the model's context takes. The engine says exactly what does not fit.
 double Object::most_seconds() const {
   if (!recognizer_) return 3600;
-  const Config &config = recognizer_->session().model().config();
-  int64_t positions = config.decoder.max_positions;
-  if (options_.session.max_context > 0) positions = std::min(positions, options_.session.max_context);
+  const Config &config = recognizer_->model().config();
+  const int64_t positions = recognizer_->settings().max_context;
   const EncoderConfig &e = config.encoder;
   double frames = (static_cast<double>(positions) / e.tokens(e.chunk_frames) + 1) * e.chunk_frames;
   if (config.aligner) frames = std::min(frames, (config.classes * config.class_ms + 1000) / 10);
@@ -316,10 +381,11 @@ void Object::run_text(const std::string &text) {
 void Object::answer(Session &s, const std::vector<float> &audio, const std::string &said,
                     const Session::TokenSink &sink) {
   const int64_t samples = static_cast<int64_t>(audio.size());
-  if (!s.model().config().aligner) return s.run(audio.data(), samples, settings(nullptr), sink);
+  if (!recognizer()->model().config().aligner) return s.run(audio.data(), samples, settings(nullptr), sink);
   const Alignment alignment(said, options_);
   std::vector<double> times;
-  if (!alignment.units().empty()) times = s.align(audio.data(), samples, alignment.units(), options_.full_attention);
+  if (!alignment.units().empty())
+    times = recognizer()->align(audio.data(), samples, alignment.units(), options_.full_attention, s.abort_flag());
   const std::string told = alignment.told(times, static_cast<double>(samples) * 1000 / kSampleRate);
   if (!told.empty()) print(PRINT_CHAT_CHUNK, told);
 }
@@ -349,14 +415,14 @@ void Object::run_message() {
 }
 
 void Object::set_argument(const std::string &text) {
-  Session &session = recognizer()->session();
+  const Config &config = recognizer()->model().config();
   const size_t at = text.find('=');
   if (at == std::string::npos)
     fail(Status::BadArgument, format("the argument '%s' has no value: give key=value", text.c_str()));
   Options changed = options_;
   changed.notes.clear();
   changed.set(text.substr(0, at), text.substr(at + 1));
-  check_language(session, changed.language);
+  check_language(config, changed.language);
   for (const std::string &note : changed.notes) print(PRINTLN_LOGGING, note);
   std::lock_guard<std::mutex> lock(mutex_);
   options_ = std::move(changed);
@@ -364,13 +430,14 @@ void Object::set_argument(const std::string &text) {
 
 // Each answer is of a conversation of its own: the user's message and the answer, or the message alone.
 int Object::history_cursor() {
-  return exclusively([](Session &s) { return s.cursor() == 0 ? 0 : s.cursor() <= s.timings().prompt_tokens ? 1 : 2; });
+  const Session &s = session();
+  return s.cursor() == 0 ? 0 : s.cursor() <= s.timings().prompt_tokens ? 1 : 2;
 }
 
 int Object::set_history_cursor(int position) {
   const int now = history_cursor();
   if (position >= now) return now;
-  exclusively([&](Session &s) { s.set_cursor(position <= 0 ? 0 : s.timings().prompt_tokens); });
+  session().set_cursor(position <= 0 ? 0 : session().timings().prompt_tokens);
   return history_cursor();
 }
 
@@ -384,11 +451,11 @@ void Object::restart(const char *system) {
     std::lock_guard<std::mutex> lock(mutex_);
     context_ = system;
   }
-  if (recognizer_) exclusively([](Session &s) { s.forget(); });
+  if (session_) session_->forget();
 }
 
 int Object::tokenize(const std::string &text) {
-  const std::vector<int32_t> ids = recognizer()->session().model().tokenizer().encode(text, true);
+  const std::vector<int32_t> ids = recognizer()->model().tokenizer().encode(text, true);
   std::string line;
   for (const int32_t id : ids) line += (line.empty() ? "" : ",") + std::to_string(id);
   print(PRINTLN_TOKEN_IDS, line);
@@ -396,7 +463,7 @@ int Object::tokenize(const std::string &text) {
 }
 
 const char *Object::token_vocab(int *count, int *width) {
-  const Tokenizer &tokenizer = recognizer()->session().model().tokenizer();
+  const Tokenizer &tokenizer = recognizer()->model().tokenizer();
   size_t longest = 0;
   for (int32_t id = 0; id < tokenizer.size(); ++id) longest = std::max(longest, tokenizer.bytes(id).size());
   const size_t stride = longest + 1;
@@ -411,7 +478,7 @@ const char *Object::token_vocab(int *count, int *width) {
 }
 
 void Object::show_statistics() {
-  const chatllm_asr_timings t = exclusively([](Session &s) { return s.timings(); });
+  const Timings &t = session().timings();
   print(PRINTLN_META, format("audio: %.0f ms, %d tokens; prompt: %d tokens; answer: %d tokens", t.audio_ms,
                              t.audio_tokens, t.prompt_tokens, t.new_tokens));
   print(PRINTLN_META, format("load: %.1f ms; mel: %.1f ms; encode: %.1f ms; prefill: %.1f ms; first token: %.1f ms",

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "asr/recognizer.h"
+#include "asr/session.h"
 #include "base/error.h"
 #include "base/fork.h"
 #include "capi/options.h"
@@ -98,10 +98,7 @@ class Object {
   RunSettings settings(const chatllm_asr_options *options) const;
   // The loaded model at work; throws Error before the start.
   const std::shared_ptr<Recognizer> &recognizer();
-  template <class F>
-  auto exclusively(F &&f) {
-    return recognizer()->exclusively(std::forward<F>(f));
-  }
+  Session &session();  // the contract's conversation with it
   // What chatllm_asr_submit does, on any thread, beside the object's call. Throws Error.
   std::shared_ptr<Utterance> submit(std::vector<float> audio, const chatllm_asr_options *options, Listener listener);
   [[noreturn]] static void unsupported(const char *what);
@@ -131,7 +128,7 @@ class Object {
   void print(int type, const std::string &text) const {
     if (callbacks_.print != nullptr) callbacks_.print(callbacks_.user_data, type, text.c_str());
   }
-  void emit(const chatllm_asr_token &token);
+  void emit(const Token &token);
   template <class F>
   void generation(F &&body);
   template <class F>
@@ -143,6 +140,7 @@ class Object {
   Callbacks callbacks_;
   Options options_;
   std::shared_ptr<Recognizer> recognizer_;
+  std::unique_ptr<Session> session_;
   mutable std::mutex mutex_;  // guards what abort() and submit() of other threads read: the pointer and the settings
   std::string context_, unfinished_;
   std::string last_error_, info_, vocab_table_;
@@ -154,8 +152,10 @@ class Object {
   const long process_;
 };
 
-// The C API's code for an error of the engine.
+// The C API's forms of what the engine says.
 int c_status(Status status);
+chatllm_asr_token c_token(const Token &token);
+chatllm_asr_timings c_timings(const Timings &timings);
 
 constexpr char kMemoryIsShort[] = "memory is short: close other models or programs, or use a smaller model";
 constexpr char kThreadsAreShort[] =

@@ -144,12 +144,13 @@ Options Options::parse(const std::vector<std::string> &words) {
     std::string name = option;
     if (name[0] == '-') std::replace(name.begin(), name.end(), '_', '-');
     if (name == "-m" || name == "--model") {
-      o.session.model_path = value();
+      o.recognizer.model_path = value();
     } else if (name == "-n" || name == "--threads") {
-      o.session.threads = static_cast<int>(integer(0));
+      o.recognizer.threads = static_cast<int>(integer(0));
     } else if (name == "-c" || name == "--max-context-length" || name == "-l" || name == "--max-length") {
       const int64_t limit = integer(-1);
-      if (limit > 0) o.session.max_context = o.session.max_context > 0 ? std::min(o.session.max_context, limit) : limit;
+      if (limit > 0)
+        o.recognizer.max_context = o.recognizer.max_context > 0 ? std::min(o.recognizer.max_context, limit) : limit;
     } else if (name == "--max-new-tokens") {
       o.max_new_tokens = integer(-1);
     } else if (name == "-t" || name == "--temp") {
@@ -161,9 +162,9 @@ Options Options::parse(const std::vector<std::string> &words) {
     } else if (name == "--ai-prefix") {
       o.ai_prefix = value();
     } else if (name == "--kernels") {
-      o.session.kernels = value();
+      o.recognizer.kernels = value();
     } else if (name == "--batch") {
-      o.session.batch = static_cast<int>(number(option, value(), 1, 256));
+      o.recognizer.batch = static_cast<int>(number(option, value(), 1, 256));
     } else if (name == "--attention") {
       const std::string &kind = value();
       if (kind != "window" && kind != "full")
@@ -191,7 +192,7 @@ Options Options::parse(const std::vector<std::string> &words) {
       for (; values > 0; --values) value();
     }
   }
-  if (o.session.model_path.empty()) fail(Status::BadArgument, "no model is named: give -m PATH");
+  if (o.recognizer.model_path.empty()) fail(Status::BadArgument, "no model is named: give -m PATH");
   return o;
 }
 

@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "asr/session.h"
+#include "asr/recognizer.h"
 
 namespace chatllm {
 
 struct Options {
-  SessionSettings session;
+  RecognizerSettings recognizer;
   std::string language, context, ai_prefix;
   std::string tag_open, tag_close;  // of file tags; empty: none
   std::string delimiter;            // of the pieces of text that a forced aligner tells the times of
