@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "asr/aligner.h"
+#include "asr/one_pass.h"
 #include "base/clock.h"
 #include "base/error.h"
 
@@ -709,15 +710,16 @@ std::vector<float> Recognizer::prefill_logits(const float *pcm, int64_t samples,
 
 // ---- the forced aligner ----
 
-std::vector<float> Recognizer::align_scores(const float *pcm, int64_t samples, const std::vector<std::string> &units,
-                                            bool full_attention, int64_t shape[2], const AbortFlag &abort) {
+// The pass over a text and its audio, on the caller's thread; f(first, count, scores[count][classes]) gets the scores
+// of the units' starts and ends, a few at a time.
+template <class F>
+void Recognizer::align_pass(const float *pcm, int64_t samples, const std::vector<std::string> &units,
+                            bool full_attention, const AbortFlag &abort, F &&f) {
   const Config &config = model_->config();
   if (!config.aligner)
     chatllm::fail(Status::BadModel, format("model file '%s' holds no forced aligner, which word times need: use a "
                                            "Qwen3-ForcedAligner model",
                                            settings_.model_path.c_str()));
-  shape[0] = 2 * static_cast<int64_t>(units.size());
-  shape[1] = config.classes;
   check_audio(pcm, samples);
   const double audio_ms = static_cast<double>(samples) * 1000.0 / kSampleRate;
   if (audio_ms > config.classes * config.class_ms)
@@ -726,25 +728,57 @@ std::vector<float> Recognizer::align_scores(const float *pcm, int64_t samples, c
                          audio_ms / 1000, config.classes * config.class_ms / 1000));
   const AlignmentPrompt made =
       alignment_prompt(model_->tokenizer(), config.encoder.total_tokens(mel_.frames(samples)), units);
-  const int64_t count = static_cast<int64_t>(made.prompt.ids.size());
+  const int64_t count = static_cast<int64_t>(made.prompt.ids.size()), stride = row_stride(config.decoder.hidden);
   if (count > settings_.max_context)
     chatllm::fail(Status::TooLong,
                   format("audio and text of %lld tokens do not fit the context of %lld: align shorter pieces",
                          static_cast<long long>(count), static_cast<long long>(settings_.max_context)));
-  int64_t encoded[2];
-  const std::vector<float> rows = encode(pcm, samples, full_attention, encoded, abort);
-  return score_prompt(made.prompt, rows, made.slots, abort);
+  Buffer<float> x(static_cast<size_t>(count * stride));
+  {
+    int64_t encoded[2];
+    const std::vector<float> audio = encode(pcm, samples, full_attention, encoded, abort);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t row = i - made.prompt.audio_at;
+      if (row >= 0 && row < encoded[0])
+        std::copy_n(audio.data() + row * encoded[1], encoded[1], x.data() + i * stride);
+      else
+        model_->embed(made.prompt.ids[static_cast<size_t>(i)], x.data() + i * stride);
+    }
+  }
+  OnePass pass(*model_, products_, x.data(), count, made.slots);
+  in_parts(abort, "the alignment", [&] { return pass.advance(); });
+  constexpr int64_t kScored = 64;
+  const int64_t slots = static_cast<int64_t>(made.slots.size());
+  Buffer<float> scores(static_cast<size_t>(kScored * config.classes));
+  int64_t first = 0;
+  in_parts(abort, "the alignment", [&] {
+    const int64_t some = std::min(kScored, slots - first);
+    if (some > 0) pass.score(first, some, scores.data());
+    f(first, some, scores.data());
+    return (first += some) == slots;
+  });
+}
+
+std::vector<float> Recognizer::align_scores(const float *pcm, int64_t samples, const std::vector<std::string> &units,
+                                            bool full_attention, int64_t shape[2], const AbortFlag &abort) {
+  shape[0] = 2 * static_cast<int64_t>(units.size());
+  shape[1] = model_->config().classes;
+  std::vector<float> all(static_cast<size_t>(shape[0] * shape[1]));
+  align_pass(pcm, samples, units, full_attention, abort, [&](int64_t first, int64_t count, const float *scores) {
+    std::copy_n(scores, count * shape[1], all.data() + first * shape[1]);
+  });
+  return all;
 }
 
 std::vector<double> Recognizer::align(const float *pcm, int64_t samples, const std::vector<std::string> &units,
                                       bool full_attention, const AbortFlag &abort) {
-  int64_t shape[2];
-  const std::vector<float> scores = align_scores(pcm, samples, units, full_attention, shape, abort);
+  const int64_t classes = model_->config().classes;
   std::vector<double> times;
-  for (int64_t slot = 0; slot < shape[0]; ++slot) {
-    const float *first = scores.data() + slot * shape[1];
-    times.push_back(static_cast<double>(std::max_element(first, first + shape[1]) - first) * model_->config().class_ms);
-  }
+  align_pass(pcm, samples, units, full_attention, abort, [&](int64_t, int64_t count, const float *scores) {
+    for (const float *end = scores + count * classes; scores < end; scores += classes)
+      times.push_back(static_cast<double>(std::max_element(scores, scores + classes) - scores) *
+                      model_->config().class_ms);
+  });
   repair_times(&times);
   return times;
 }

@@ -108,6 +108,9 @@ class Recognizer {
   void check_audio(const float *pcm, int64_t samples, int64_t first = 0) const;
   std::vector<float> score_prompt(const Prompt &prompt, const std::vector<float> &audio,
                                   const std::vector<int64_t> &positions, const AbortFlag &abort);
+  template <class F>
+  void align_pass(const float *pcm, int64_t samples, const std::vector<std::string> &units, bool full_attention,
+                  const AbortFlag &abort, F &&f);
   Prompt build_prompt(int64_t samples, const RunSettings &settings) const;
 
   const Kernels &kernels_;
