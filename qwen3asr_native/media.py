@@ -7,6 +7,7 @@ lists of files), and the program may read files and pipes alone; its arguments a
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -202,6 +203,7 @@ def _by_program(
             said.seek(0)
             words = said.read(4000).decode("utf-8", "replace").replace(f"file:{path}: ", "").split("\n")
             reason = next((line.strip().rstrip(".") for line in words if line.strip()), f"status {status}")
+            reason = re.sub(r"\[(\S+) @ 0x[0-9a-f]+\] ", r"\1: ", reason)  # an address in its memory
             if samples == 0 and status != 0:
                 if "matches no streams" in reason or "does not contain any stream" in reason:
                     which = "sound" if track is None else f"audio track {track}"

@@ -124,6 +124,12 @@ def test_a_track_is_chosen_by_its_number(number: int | None, way: str, tmp_path:
     assert hertz(pcm[8000:24000]) == pytest.approx(880 if number == 2 else 440, abs=2)
 
 
+def test_what_is_wrong_is_said_without_addresses(way: str) -> None:
+    with pytest.raises(AudioError) as caught:
+        load(b"RIFF\xff\xff\xff\xffWAVEfmt ")
+    assert "0x" not in str(caught.value)
+
+
 def test_a_track_that_is_not_there_is_named(way: str) -> None:
     with pytest.raises(AudioError, match="has no audio track 3"):
         load(media_file("matroska", "aac", tone(1), tone(1, 880)), track=3)
