@@ -11,8 +11,10 @@ import pytest
 import soundfile
 from conftest import ROOT
 
+from qwen3asr_native.aligner import split
+
 sys.path.append(str(ROOT))  # the recipe is no part of the package
-from models.mini import evaluate, ordinary, texts
+from models.mini import espeak, evaluate, ordinary, texts
 
 
 def recording(folder: Path, name: str) -> None:
@@ -27,7 +29,7 @@ def test_ordinary_sentences_hold_no_number_and_nothing_to_write() -> None:
         text = ordinary.sentence(random.Random(number))
         assert text.written == "" and text.spoken.strip()
         assert not digits & set(text.spoken), text
-        assert not set(texts.ENGLISH_WORDS) & set(text.spoken.lower().replace(",", "").split()), text
+        assert not set(texts.ENGLISH_NUMERALS) & set(text.spoken.lower().replace(",", "").split()), text
 
 
 def test_every_language_of_ordinary_sentences_has_a_synthesizers_voice() -> None:
@@ -68,3 +70,38 @@ def test_lists_of_recordings_that_cannot_be_used_are_told_by_line(tmp_path: Path
     (tmp_path / "b.tsv").write_text("gone.wav\tone\tEnglish\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"line 1: there is no file .*gone\.wav"):
         evaluate.read_recordings(tmp_path / "b.tsv")
+
+
+def test_english_numbers_are_said_with_known_words_only() -> None:
+    for number in range(2000):
+        text = texts.english_text(random.Random(number))
+        assert text.written and set(text.written.split()) <= set(texts.ENGLISH_WORDS), text
+        assert text.spoken.replace(",", "") == text.written
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "zero"),
+        (19, "nineteen"),
+        (80, "eighty"),
+        (41_000, "forty one thousand"),
+        (1_000_300, "one million three hundred"),
+        (12_345, "twelve thousand three hundred forty five"),
+    ],
+)
+def test_english_cardinals(value: int, words: str) -> None:
+    said = texts.english_cardinal(value, random.Random(1))
+    assert said.replace(" and ", " ") == words
+
+
+def test_times_are_given_to_the_units_that_the_aligner_reads() -> None:
+    for text in ("one two, three", "我的电话是，零九", "it's 3 o'clock… !", "a零 b", "", "«Ünïté» 你好world"):
+        wanted = [(unit.text, unit.offset, unit.end_offset) for unit in split(text)]
+        assert [tuple(unit) for unit in espeak.units(text)] == wanted
+
+
+def test_a_unit_without_a_word_of_the_synthesizer_leaves_the_text_without_times() -> None:
+    spans = [espeak.Span(0, 0.0, 0.2), espeak.Span(4, 0.25, 0.5)]
+    assert espeak.unit_times("one two", spans) == [("one", 0.0, 0.2), ("two", 0.25, 0.5)]
+    assert espeak.unit_times("one two three", spans) is None

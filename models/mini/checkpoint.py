@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2TokenizerFast
-
-from qwen3asr_native.files.convert import tensor_name
-from qwen3asr_native.files.ggmm import GgmmFile
 
 from .network import MiniASR
-from .tokenizer import write_tokenizer
+from .tokenizer import Tokenizer, write_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import Qwen2TokenizerFast
 
 SIZES = {
     "audio": {
@@ -35,11 +35,15 @@ SIZES = {
 }
 
 
-def create(directory: Path) -> dict:
+# The aligner's classes of time: each 40 ms, half a minute in all.
+TIMESTAMP, SEGMENT_MILLISECONDS, TIME_CLASSES = "<timestamp>", 40, 750
+ALIGNER_LANGUAGES = ["Chinese", "English", "French", "German", "Italian", "Portuguese", "Russian", "Spanish"]
+
+
+def create(directory: Path, aligner: bool = False) -> dict:
     """Write the tokenizer, preprocessor and configuration files; return the configuration."""
-    tokens = write_tokenizer(directory)
-    tokenizer = load_tokenizer(directory)
-    token = tokenizer.convert_tokens_to_ids
+    tokens = write_tokenizer(directory, (TIMESTAMP,) if aligner else ())
+    token = Tokenizer(directory).names.__getitem__
     audio = {
         **SIZES["audio"],
         "model_type": "qwen3_asr_audio_encoder",
@@ -94,6 +98,16 @@ def create(directory: Path) -> dict:
             "initializer_range": 0.02,
         },
     }
+    if aligner:
+        thinker = {"model_type": "qwen3_forced_aligner", "classify_num": TIME_CLASSES}
+        config["thinker_config"].update(thinker, tie_word_embeddings=False)
+        config["thinker_config"]["text_config"]["tie_word_embeddings"] = False
+        config.update(
+            timestamp_token_id=token(TIMESTAMP),
+            timestamp_segment_time=SEGMENT_MILLISECONDS,
+            support_languages=ALIGNER_LANGUAGES,
+            tie_word_embeddings=False,
+        )
     preprocessor = {
         "chunk_length": 30,
         "dither": 0.0,
@@ -114,6 +128,8 @@ def create(directory: Path) -> dict:
 
 
 def load_tokenizer(directory: Path) -> Qwen2TokenizerFast:
+    from transformers import Qwen2TokenizerFast
+
     return Qwen2TokenizerFast.from_pretrained(str(directory))
 
 
@@ -124,6 +140,9 @@ def save_weights(directory: Path, state: dict[str, torch.Tensor]) -> None:
 
 def load_ggmm(path: Path, network: MiniASR) -> None:
     """Give ``network`` the weights of a GGMM file of the same sizes, as exact as the file's tensor types are."""
+    from qwen3asr_native.files.convert import tensor_name
+    from qwen3asr_native.files.ggmm import GgmmFile
+
     with GgmmFile(path) as file:
         state = {
             name: torch.from_numpy(file.values(tensor_name(name)).copy()) for name in network.state_dict()

@@ -73,23 +73,41 @@ def build_flite(directory: Path, clips: int, seed: int, jobs: int) -> None:
         write(directory, pool.map(utterance, range(clips)))
 
 
-def write(directory: Path, utterances: Iterable[tuple[Text, np.ndarray]]) -> None:
-    """Write texts and int16 samples as a corpus: ``samples.raw`` and, when all is there, ``index.json``."""
+def write(
+    directory: Path, utterances: Iterable[tuple[Text, np.ndarray] | tuple[Text, np.ndarray, dict]]
+) -> None:
+    """Write texts and int16 samples as a corpus: ``samples.raw`` and, when all is there, ``index.json``.
+
+    What else is known of a clip can come as a dictionary behind its samples; it goes into the index.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     index: list[dict[str, Any]] = []
     offset = 0
     with (directory / "samples.raw.part").open("wb") as file:
-        for text, samples in utterances:
+        for text, samples, *more in utterances:
             if samples.size > LONGEST_SECONDS * SAMPLE_RATE:
                 continue
             file.write(samples.tobytes())
-            index.append({**asdict(text), "offset": offset, "count": samples.size})
+            index.append(
+                {**asdict(text), "offset": offset, "count": samples.size, **(more[0] if more else {})}
+            )
             offset += samples.size
     part = directory / "index.json.part"
     part.write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
     # A training that has the old samples open goes on reading them.
     (directory / "samples.raw.part").replace(directory / "samples.raw")
     part.replace(directory / "index.json")
+
+
+def read(directory: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """The int16 samples of a corpus, packed (see :mod:`.pack`) or not, and its index."""
+    index = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+    if (directory / "samples.raw").is_file():
+        return np.memmap(directory / "samples.raw", np.int16, "r"), index
+    import soundfile
+
+    parts = [soundfile.read(str(path), dtype="int16")[0] for path in sorted(directory.glob("samples*.ogg"))]
+    return np.concatenate(parts), index
 
 
 def test_set(

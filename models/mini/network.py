@@ -1,4 +1,4 @@
-"""The Qwen3-ASR network in a form that trains fast on a CPU: padded batches instead of one clip at a time.
+"""The Qwen3-ASR and Qwen3-ForcedAligner networks in a form that trains fast: padded batches instead of one clip at a time.
 
 Parameter names and numbers are those of the official `Qwen3ASRForConditionalGeneration.thinker`, so that a state
 dictionary moves between the two; a test compares their outputs.
@@ -24,7 +24,9 @@ def audio_tokens(frames: int) -> int:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention as two products: on short sequences its backward pass is faster than the fused kernel's."""
+    """Attention; on a CPU as two products: on short sequences its backward pass is faster than the fused kernel's."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return scores.float().masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
 
@@ -97,26 +99,35 @@ class Encoder(nn.Module):
 
     def forward(self, mels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """``mels``: [128, frames] each -> embeddings [batch, tokens, hidden] and the mask of real tokens."""
-        batch = len(mels)
-        chunks = max(math.ceil(mel.shape[1] / CHUNK) for mel in mels)
+        frames = [mel.shape[1] for mel in mels]
+        chunks = max(math.ceil(count / CHUNK) for count in frames)
         padded = torch.stack([F.pad(mel, (0, chunks * CHUNK - mel.shape[1])) for mel in mels])
+        return self.encode(padded, frames)
+
+    def encode(self, padded: Tensor, frames: list[int]) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, of features [batch, 128, chunks * 100] that are 0 from each clip's number of frames on."""
+        batch, chunks, device = len(frames), padded.shape[2] // CHUNK, padded.device
         x = padded.view(batch, -1, chunks, CHUNK).permute(0, 2, 1, 3).reshape(batch * chunks, 1, -1, CHUNK)
         # A clip of one short chunk is not padded to a full one: beyond its end the convolutions must see zeros.
-        widths = torch.tensor([min(CHUNK, mel.shape[1]) for mel in mels])
-        widths = widths.repeat_interleave(chunks)
+        widths = torch.tensor([min(CHUNK, count) for count in frames], device=device)
+        widths, narrow = widths.repeat_interleave(chunks), min(frames) < CHUNK
+        if device.type != "cpu":  # few different shapes: kernels are looked for anew for each
+            padding = -len(x) % 128
+            x, widths = F.pad(x, (0, 0, 0, 0, 0, 0, 0, padding)), F.pad(widths, (0, padding))
         for conv in (self.conv2d1, self.conv2d2, self.conv2d3):
             x = F.gelu(_convolve(conv, x))
             widths = (widths + 1) // 2
-            if bool((widths < x.shape[-1]).any()):
-                x = x * (torch.arange(x.shape[-1]) < widths[:, None])[:, None, None, :]
-        x = self.conv_out(x.permute(0, 3, 1, 2).flatten(2)) + self.positions
+            if narrow:
+                x = x * (torch.arange(x.shape[-1], device=device) < widths[:, None])[:, None, None, :]
+        x = self.conv_out(x[: batch * chunks].permute(0, 3, 1, 2).flatten(2)) + self.positions
         x = x.reshape(batch, chunks * CHUNK_TOKENS, -1)
-        lengths = torch.tensor([audio_tokens(mel.shape[1]) for mel in mels])
-        index = torch.arange(x.shape[1])
+        lengths = torch.tensor([audio_tokens(count) for count in frames], device=device)
+        index = torch.arange(x.shape[1], device=device)
         valid = index < lengths[:, None]
         window = index // WINDOW_TOKENS
         # Padding attends to itself only, which keeps its softmax defined.
-        mask = (window[:, None] == window) & valid[:, None, :] | torch.eye(len(index), dtype=torch.bool)
+        mask = (window[:, None] == window) & valid[:, None, :]
+        mask = mask | torch.eye(len(index), dtype=torch.bool, device=device)
         for layer in self.layers:
             x = layer(x, mask[:, None])
         return self.proj2(F.gelu(self.proj1(self.ln_post(x)))), valid
@@ -141,7 +152,7 @@ class DecoderAttention(nn.Module):
         q, k = (t * cos + torch.cat((-t.chunk(2, -1)[1], t.chunk(2, -1)[0]), -1) * sin for t in (q, k))
         groups = self.heads // self.kv_heads
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         mixed = attend(q.to(v.dtype), k.to(v.dtype), v, causal)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
@@ -184,7 +195,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        angles = torch.arange(x.shape[1])[:, None] * self.frequencies
+        angles = torch.arange(x.shape[1], device=x.device)[:, None] * self.frequencies
         angles = torch.cat((angles, angles), -1)
         cos, sin = angles.cos(), angles.sin()
         for layer in self.layers:
@@ -209,5 +220,24 @@ class MiniASR(nn.Module):
         x = self.model.embed_tokens(ids)
         return x.masked_scatter((ids == self.audio_token_id)[..., None], audio.to(x.dtype))
 
+    def embed_at(self, ids: Tensor, audio: Tensor, rows: Tensor) -> Tensor:
+        """As :meth:`embed`, without waiting for the device: ``rows`` [batch, length] are the rows of ``audio`` flattened,
+        -1 where a token is embedded."""
+        taken = audio.flatten(0, 1)[rows.clamp(min=0)]
+        return torch.where((rows >= 0)[..., None], taken, self.model.embed_tokens(ids).to(taken.dtype))
+
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.model.embed_tokens.weight.T
+
+
+class MiniAligner(MiniASR):
+    """The same network with a matrix of its own from a position's hidden state to the classes of time."""
+
+    def __init__(self, thinker_config: dict) -> None:
+        super().__init__(thinker_config)
+        self.lm_head = nn.Linear(
+            thinker_config["text_config"]["hidden_size"], thinker_config["classify_num"], bias=False
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.lm_head(hidden)

@@ -40,13 +40,19 @@ def random_context(rng: random.Random) -> str:
     return "".join(chr(rng.randint(32, 126)) for _ in range(rng.randint(1, 30)))
 
 
+def before_audio(context: str) -> str:
+    return f"<|im_start|>system\n{context}<|im_end|>\n<|im_start|>user\n<|audio_start|>"
+
+
+def after_audio(forced_language: str | None) -> str:
+    after = "<|audio_end|><|im_end|>\n<|im_start|>assistant\n"
+    return f"{after}language {forced_language}<asr_text>" if forced_language else after
+
+
 def prompt(encode: Encode, context: str, audio_tokens: int, forced_language: str | None) -> list[int]:
     """Token ids up to the place where the answer begins."""
-    before = f"<|im_start|>system\n{context}<|im_end|>\n<|im_start|>user\n<|audio_start|>"
-    after = "<|audio_end|><|im_end|>\n<|im_start|>assistant\n"
-    if forced_language:
-        after += f"language {forced_language}<asr_text>"
-    return encode(before) + encode("<|audio_pad|>") * audio_tokens + encode(after)
+    audio = encode("<|audio_pad|>") * audio_tokens
+    return encode(before_audio(context)) + audio + encode(after_audio(forced_language))
 
 
 def answer(encode: Encode, language: str | None, text: str, forced_language: str | None) -> list[int]:

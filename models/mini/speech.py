@@ -132,22 +132,41 @@ def invent_voices(directory: Path, count: int, seed: int) -> tuple[Variant, ...]
     A few dozen ready-made voices are too few to learn that a vocal tract may have any shape; these draw every
     parameter of the variant file format at random.
     """
-    listing = subprocess.run(["espeak-ng", "--version"], capture_output=True, check=True, text=True).stdout
-    original = Path(listing.split("Data at:")[1].strip())
+    original = espeak_data()
     variants = []
     for first in range(0, count, 100):  # espeak-ng refuses data with more than 350 voices in all
         home = directory / f"voices{first}"
-        data = home / "espeak-ng-data"
-        (data / "voices" / "!v").mkdir(parents=True, exist_ok=True)
-        for entry in original.iterdir():
-            if entry.name != "voices" and not (data / entry.name).exists():
-                (data / entry.name).symlink_to(entry)
-        for number in range(first, min(first + 100, count)):
-            name = f"invented{number}"
-            text = _random_variant(name, random.Random(f"{seed}/{name}"))
-            (data / "voices" / "!v" / name).write_text(text, encoding="utf-8")
-            variants.append(Variant(name, str(home)))
+        numbers = range(first, min(first + 100, count))
+        variants += [Variant(name, str(home)) for name in write_voices(home, original, numbers, seed)]
     return tuple(variants)
+
+
+def espeak_data() -> Path:
+    """The folder of espeak-ng's data."""
+    listing = subprocess.run(["espeak-ng", "--version"], capture_output=True, check=True, text=True).stdout
+    return Path(listing.split("Data at:")[1].strip())
+
+
+def write_voices(
+    home: Path, original: Path, numbers: range, seed: int, ready_made: bool = False
+) -> list[str]:
+    """Data for espeak-ng in ``home``: links to the ``original`` and made-up voice variants, whose names are returned.
+
+    With ``ready_made`` the original's variants are there as well.
+    """
+    data = home / "espeak-ng-data"
+    folder = data / "voices" / "!v"
+    folder.mkdir(parents=True, exist_ok=True)
+    links = [entry for entry in original.iterdir() if entry.name != "voices"]
+    links += (original / "voices" / "!v").iterdir() if ready_made else ()
+    for entry in links:
+        link = data / entry.relative_to(original)
+        if not link.exists():
+            link.symlink_to(entry)
+    names = [f"invented{number}" for number in numbers]
+    for name in names:
+        (folder / name).write_text(_random_variant(name, random.Random(f"{seed}/{name}")), encoding="utf-8")
+    return names
 
 
 def _random_variant(name: str, rng: random.Random) -> str:
@@ -238,12 +257,20 @@ def _trimmed(wave: bytes, voice: str, text: Text) -> np.ndarray:
     """16 kHz int16 samples [n] of a WAV file of 16 bits with a plain header, without silence at both ends."""
     rate = int.from_bytes(wave[24:28], "little")
     samples = np.frombuffer(wave[44 : len(wave) // 2 * 2], np.int16)
+    samples, _ = without_silence(samples, rate)
+    if samples.size == 0:
+        raise RuntimeError(f"{voice} produced no sound for {text.spoken!r}")
+    return samples
+
+
+def without_silence(samples: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
+    """16 kHz int16 samples [n] of int16 ``samples`` without silence at both ends, and the seconds cut off before them."""
     loud = np.flatnonzero(np.abs(samples) > 50)
     if loud.size == 0:
-        raise RuntimeError(f"{voice} produced no sound for {text.spoken!r}")
-    samples = samples[loud[0] : loud[-1] + 1].astype(np.float32)
-    resampled = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
-    return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+        return samples[:0], 0.0
+    kept = samples[loud[0] : loud[-1] + 1].astype(np.float32)
+    resampled = soxr.resample(kept, rate, SAMPLE_RATE, quality="HQ")
+    return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16), loud[0] / rate
 
 
 def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:

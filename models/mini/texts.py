@@ -13,7 +13,20 @@ from typing import Callable
 DIGITS = "零一二三四五六七八九"
 ENGLISH_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CHINESE_CHARACTERS = DIGITS + "幺两十百千万亿点负分之年月日号上下午半整元块毛角钱星期民国我的电话是机码"
-ENGLISH_WORDS = (*ENGLISH_DIGITS, "oh")
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_MONTHS = "January February March April May June July August September October November December".split()
+_ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+    "sixteenth seventeenth eighteenth nineteenth twentieth"
+).split()
+_CURRENCIES = (("dollar", "dollars"), ("euro", "euros"), ("pound", "pounds"))
+ENGLISH_NUMERALS = (*ENGLISH_DIGITS, "oh", *_TEENS, *_TENS, "hundred", "thousand", "million")
+ENGLISH_WORDS = (
+    *(*ENGLISH_NUMERALS, "and", "point", "minus", "percent", *_MONTHS, *_ORDINALS, "thirtieth", "of", "the"),
+    *("o'clock", "half", "quarter", "past", "to", "a", "p", "m"),
+    *(*(word for pair in _CURRENCIES for word in pair), "cent", "cents"),
+)
 
 
 @dataclass(frozen=True)
@@ -198,6 +211,112 @@ def english_digits(rng: random.Random) -> Text:
     if rng.random() < 0.25:
         words = ["oh" if word == "zero" else word for word in words]
     return Text("English", " ".join(words), _with_pauses(words, rng, " ", ", "))
+
+
+def english_cardinal(value: int, rng: random.Random) -> str:
+    """English reading of ``0 <= value < 10**9``; "and" before tens and ones as some speakers have it."""
+    if value == 0:
+        return "zero"
+    conjunction = rng.random() < 0.4
+    words: list[str] = []
+    for scale, unit in ((1_000_000, "million"), (1000, "thousand"), (1, "")):
+        group, value = divmod(value, scale)
+        if not group:
+            continue
+        hundreds, rest = divmod(group, 100)
+        if hundreds:
+            words += [ENGLISH_DIGITS[hundreds], "hundred"]
+        if rest and conjunction and (hundreds or (words and scale == 1)):
+            words.append("and")
+        words += [*_below_hundred(rest), unit] if unit else _below_hundred(rest)
+    return " ".join(words)
+
+
+def _below_hundred(value: int) -> list[str]:
+    if value < 10:
+        return [ENGLISH_DIGITS[value]] if value else []
+    if value < 20:
+        return [_TEENS[value - 10]]
+    return [_TENS[value // 10 - 2], *([ENGLISH_DIGITS[value % 10]] if value % 10 else [])]
+
+
+def _english(written: str, spoken: str | None = None) -> Text:
+    return Text("English", written, spoken or written)
+
+
+def english_number(rng: random.Random) -> Text:
+    text = english_cardinal(_magnitude(rng, 6.5 if rng.random() < 0.3 else 3.5), rng)
+    if rng.random() < 0.25:
+        text += " point " + " ".join(rng.choice(ENGLISH_DIGITS) for _ in range(rng.randint(1, 3)))
+    if rng.random() < 0.2:
+        text += " percent"
+    return _english("minus " + text if rng.random() < 0.08 else text)
+
+
+def english_date(rng: random.Random) -> Text:
+    month, day = rng.choice(_MONTHS), rng.randint(1, 31)
+    if day <= 20:
+        ordinal = _ORDINALS[day - 1]
+    else:
+        ordinal = "thirtieth" if day == 30 else f"{_TENS[day // 10 - 2]} {_ORDINALS[day % 10 - 1]}"
+    kind = rng.random()
+    if kind < 0.4:
+        text = f"{month} {ordinal}"
+    elif kind < 0.7:
+        text = f"the {ordinal} of {month}"
+    else:
+        text = f"{month} {' '.join(_below_hundred(day))}"
+    if rng.random() < 0.5:
+        return _english(text)
+    year = rng.randint(1900, 2050)
+    century, rest = divmod(year, 100)
+    if 2000 <= year < 2010:
+        said = "two thousand" + (f" and {ENGLISH_DIGITS[rest]}" if rest else "")
+    elif rest == 0:
+        said = " ".join([*_below_hundred(century), "hundred"])
+    else:
+        said = " ".join([*_below_hundred(century), *(["oh"] if rest < 10 else []), *_below_hundred(rest)])
+    return _english(f"{text} {said}", f"{text}, {said}" if rng.random() < 0.5 else None)
+
+
+def english_time(rng: random.Random) -> Text:
+    hour, minute = _below_hundred(rng.randint(1, 12))[0], rng.randint(1, 59)
+    kind = rng.random()
+    if kind < 0.15:
+        text = f"{hour} o'clock"
+    elif kind < 0.35:
+        text = rng.choice(("half past", "quarter past", "quarter to")) + " " + hour
+    else:
+        text = " ".join([hour, *(["oh"] if minute < 10 else []), *_below_hundred(minute)])
+    if rng.random() < 0.35 and kind >= 0.35:
+        text += rng.choice((" a m", " p m"))
+    return _english(text)
+
+
+def english_money(rng: random.Random) -> Text:
+    one, many = rng.choice(_CURRENCIES)
+    amount = _magnitude(rng, 5)
+    text = english_cardinal(amount, rng) + " " + (one if amount == 1 else many)
+    if rng.random() < 0.35:
+        cents = rng.randint(1, 99)
+        conjunction = "and " if rng.random() < 0.6 else ""
+        text += f" {conjunction}{' '.join(_below_hundred(cents))} {'cent' if cents == 1 else 'cents'}"
+    return _english(text)
+
+
+# What else training hears: not in the test set, whose clips must stay the same from one model to the next.
+ENGLISH_KINDS: dict[str, tuple[Callable[[random.Random], Text], float]] = {
+    "english number": (english_number, 0.4),
+    "english date": (english_date, 0.2),
+    "english time": (english_time, 0.2),
+    "english money": (english_money, 0.2),
+}
+
+
+def english_text(rng: random.Random) -> Text:
+    """Draw an English cardinal, date, time or amount of money."""
+    kind = rng.choices(list(ENGLISH_KINDS), [share for _, share in ENGLISH_KINDS.values()])[0]
+    return ENGLISH_KINDS[kind][0](rng)
 
 
 # Relative frequency of each kind of text in the training set and in the test set.

@@ -7,11 +7,15 @@ can stand in the context.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from .texts import CHINESE_CHARACTERS, ENGLISH_WORDS
 
+# How the official tokenizer cuts a text before it merges bytes.
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PROMPT_WORDS = ("system", "user", "assistant", "language", " Chinese", " English", " None")
 # (name, whether decoders treat it as a special token), in the order of the official vocabulary.
 ADDED_TOKENS = (
@@ -70,8 +74,12 @@ def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
-def write_tokenizer(directory: Path) -> int:
-    """Write ``vocab.json``, ``merges.txt`` and ``tokenizer_config.json``; return the number of tokens."""
+def write_tokenizer(directory: Path, more: Sequence[str] = ()) -> int:
+    """Write ``vocab.json``, ``merges.txt`` and ``tokenizer_config.json``; return the number of tokens.
+
+    ``more`` names special tokens to add behind those of :data:`ADDED_TOKENS`.
+    """
+    added_tokens = (*ADDED_TOKENS, *((name, True) for name in more))
     words = [
         *CHINESE_CHARACTERS,
         *PROMPT_WORDS,
@@ -90,7 +98,7 @@ def write_tokenizer(directory: Path) -> int:
             "single_word": False,
             "special": special,
         }
-        for index, (name, special) in enumerate(ADDED_TOKENS)
+        for index, (name, special) in enumerate(added_tokens)
     }
     config = {
         "add_prefix_space": False,
@@ -119,4 +127,39 @@ def write_tokenizer(directory: Path) -> int:
     (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     text = json.dumps(config, ensure_ascii=False, indent=1)
     (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
-    return len(tokens) + len(ADDED_TOKENS)
+    return len(tokens) + len(added_tokens)
+
+
+class Tokenizer:
+    """Encodes texts as the official tokenizer does with the files that :func:`write_tokenizer` has written."""
+
+    def __init__(self, directory: Path) -> None:
+        from tokenizers import Regex, models, normalizers, pre_tokenizers
+        from tokenizers import Tokenizer as Pipeline
+
+        config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+        self.names: dict[str, int] = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+        merges = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+        pairs = [tuple(line.split(" ")) for line in merges]
+        self._pipeline = Pipeline(models.BPE(dict(self.names), pairs))
+        self._pipeline.normalizer = normalizers.NFC()
+        self._pipeline.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        self._added = {
+            entry["content"]: int(number) for number, entry in config["added_tokens_decoder"].items()
+        }
+        self.names.update(self._added)
+        self._special = re.compile("|".join(map(re.escape, self._added)))
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        end = 0
+        for match in self._special.finditer(text):
+            ids += self._pipeline.encode(text[end : match.start()]).ids
+            ids.append(self._added[match.group()])
+            end = match.end()
+        return ids + self._pipeline.encode(text[end:]).ids
