@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_sets import DIRECTORY, SETS, SPEECH
 
 from qwen3asr_native import Model, kernel_sets
 from qwen3asr_native.audio import Piece, load
-from qwen3asr_native.engine import Options
+from qwen3asr_native.engine import Event, Options, RunResult
 from qwen3asr_native.stream import Stream
 
 LIMIT = 1e-4
@@ -119,3 +120,53 @@ def test_fast_kernels_agree_with_generic_on_quantized_files(
             cost = relative_rms(quantized, unquantized)
             limit = 0.02 if kind == "q8_0" else max(0.02, cost / 8)
             assert relative_rms(getattr(fast, result)(audio), quantized) < limit
+
+
+# ---- odd shapes, whose checkpoints are made anew and whose official outputs lie in this repository ----
+
+
+@pytest.fixture(scope="module", params=sorted(SETS))
+def stored(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Model, str, dict[str, np.ndarray]]]:
+    """A model in float32 and what the official code gave for its checkpoint."""
+    pytest.importorskip("safetensors")
+    from qwen3asr_native.files.convert import convert
+
+    folder = tmp_path_factory.mktemp(request.param)
+    file = convert(SETS[request.param].make(folder / "hf"), folder / "model.bin", "f16")
+    with np.load(DIRECTORY / f"{request.param}.npz") as arrays, Model(file, kernels="generic") as model:
+        yield model, request.param, dict(arrays)
+
+
+def test_log_mel_and_prompt_of_odd_shapes(stored: tuple[Model, str, dict[str, np.ndarray]]) -> None:
+    model, name, wanted = stored
+    assert relative_rms(model.log_mel(SPEECH), wanted["mel"]) < LIMIT
+    options = Options(SETS[name].language, SETS[name].context)
+    ids = model._engine.backend.session.prompt_ids(int(wanted["pcm_len"]), options)
+    assert ids == wanted["prompt_ids"].tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_encoder_logits_and_tokens_of_odd_shapes(
+    stored: tuple[Model, str, dict[str, np.ndarray]], mode: str
+) -> None:
+    model, name, wanted = stored
+    entry = SETS[name]
+    assert relative_rms(model.encode(SPEECH, mode), wanted[f"{mode}_encoder"]) < LIMIT
+    logits = model.prefill_logits(SPEECH, entry.language, context=entry.context, attention=mode)
+    assert relative_rms(logits, wanted[f"{mode}_logits"]) < LIMIT
+    options = Options(
+        entry.language,
+        entry.context,
+        max_new_tokens=len(wanted[f"{mode}_tokens"]),
+        attention=mode,
+        ignore_stop=True,
+    )
+    run = model._engine.call().submit(load(SPEECH), options)
+    tokens = []
+    while not isinstance(event := run.next(), RunResult):
+        if isinstance(event, Event):
+            tokens.append(event)
+    assert [token.id for token in tokens] == wanted[f"{mode}_tokens"].tolist()
+    assert np.allclose([token.logprob for token in tokens], wanted[f"{mode}_logprobs"], atol=1e-3)
