@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("-j", "--jobs", type=int, default=2, help="targets at a time")
     parser.add_argument("--build", type=Path, default=ROOT / ".cache" / "fuzz", help="the folder for builds")
     parser.add_argument("--keep", action="store_true", help="see above")
+    parser.add_argument("--find", action="store_true", help="only says which compiler it would use")
     parser.add_argument("--coverage", action="store_true", help="see above")
     options = parser.parse_args()
     unknown = set(options.targets) - set(TARGETS)
@@ -60,6 +61,9 @@ def main() -> None:
         sys.exit(
             "fuzz: no clang++ with libFuzzer was found: install clang and its runtime libraries (libclang-rt)"
         )
+    if options.find:
+        print(clang)
+        return
     if options.coverage:
         coverage(targets, clang, options.build / "coverage")
         return

@@ -66,6 +66,11 @@ Recognizer::Recognizer(const RecognizerSettings &settings)
 }
 
 Recognizer::~Recognizer() {
+  close();
+}
+
+void Recognizer::close() {
+  if (!thread_.joinable()) return;
   {
     std::lock_guard<std::mutex> lock(desk_->mutex);
     stop_ = true;

@@ -28,7 +28,9 @@ struct RecognizerSettings {
 class Recognizer {
  public:
   explicit Recognizer(const RecognizerSettings &settings);
-  ~Recognizer();  // cancels all utterances and waits for their ends; not from a listener
+  ~Recognizer();  // closes it
+  // Takes no further utterances, cancels all, and waits for their ends; not from a listener.
+  void close();
   Recognizer(const Recognizer &) = delete;
   Recognizer &operator=(const Recognizer &) = delete;
 

@@ -126,7 +126,7 @@ void tell(f_chatllm_asr_event f_event, void *user_data, const chatllm::Event &ev
 void hand_over(const std::vector<float> &values, float **data) {
   *data = static_cast<float *>(std::malloc(values.empty() ? 1 : values.size() * sizeof(float)));
   if (*data == nullptr) throw std::bad_alloc();
-  std::memcpy(*data, values.data(), values.size() * sizeof(float));
+  std::copy(values.begin(), values.end(), *data);
 }
 
 void require_outputs(float **data, const int64_t *shape) {

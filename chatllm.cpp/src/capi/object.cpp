@@ -150,6 +150,8 @@ void Endings::close() {
 Object::Object() : process_(current_process()) {}
 
 Object::~Object() {
+  // While there still is an object: the callbacks of the utterances that end now may submit others, and are refused.
+  if (recognizer_) recognizer_->close();
   if (!thread_.joinable()) return;
   if (thread_.get_id() == std::this_thread::get_id())
     thread_.detach();

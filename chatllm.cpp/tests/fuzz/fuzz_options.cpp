@@ -14,8 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   try {
     const chatllm::Options options = chatllm::Options::parse(words);
-    EXPECT(!options.session.model_path.empty());
-    EXPECT(options.session.batch >= 1 && options.session.threads >= 0);
+    EXPECT(!options.recognizer.model_path.empty());
+    EXPECT(options.recognizer.batch >= 1 && options.recognizer.threads >= 0);
     const chatllm::Alignment alignment(words.back(), options);
     std::vector<double> times;
     for (size_t i = 0; i < 2 * alignment.units().size(); ++i) times.push_back(static_cast<double>(i) * 80);
