@@ -5,8 +5,11 @@ No instruction-set flags: the engine picks its kernels at run time, so that one 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
+import re
 import shutil
 import sys
 import sysconfig
@@ -14,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -111,9 +115,72 @@ class BuildPackage(build_py):
         return [*super().get_outputs(include_bytecode), *map(str, self.packaged().values())]
 
 
+class BuildWheel(bdist_wheel):
+    """Puts the bill of materials into the wheel's metadata, where PEP 770 looks for it."""
+
+    def write_wheelfile(self, wheelfile_base: str, *arguments: str) -> None:
+        super().write_wheelfile(wheelfile_base, *arguments)
+        folder = Path(wheelfile_base) / "sboms"
+        folder.mkdir(exist_ok=True)
+        text = json.dumps(self.materials(), indent=2, ensure_ascii=False)
+        (folder / "qwen3asr-native.cdx.json").write_text(text + "\n", encoding="utf-8")
+
+    def materials(self) -> dict[str, object]:
+        """What the wheel consists of, as CycloneDX 1.5; the same for the same sources."""
+        metadata = self.distribution.metadata
+        name, version, license_ = metadata.get_name(), metadata.get_version(), "Apache-2.0"
+        licenses = [{"license": {"id": license_}}]
+        component = {
+            "type": "library",
+            "bom-ref": name,
+            "name": name,
+            "version": version,
+            "purl": f"pkg:pypi/{name}@{version}",
+            "licenses": licenses,
+        }
+        tables = Path("chatllm.cpp", "src", "model", "unicode_tables.inc").read_text(encoding="utf-8")
+        unicode = re.search(r"Unicode (\d+\.\d+\.\d+)", tables)
+        parts = [
+            {
+                "type": "library",
+                "bom-ref": "chatllm",
+                "name": "chatllm",
+                "version": version,
+                "licenses": licenses,
+            },
+            {
+                "type": "data",
+                "bom-ref": "unicode",
+                "name": "Unicode Character Database",
+                "version": unicode[1] if unicode else "unknown",
+                "licenses": [{"license": {"id": "Unicode-DFS-2016"}}],
+            },
+        ]
+        for path in filter(Path.exists, PACKAGED):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            kind = "machine-learning-model" if path.suffix == ".bin" else "data"
+            parts.append(
+                {
+                    "type": kind,
+                    "bom-ref": path.name,
+                    "name": path.name,
+                    "licenses": licenses,
+                    "hashes": [{"alg": "SHA-256", "content": digest}],
+                }
+            )
+        return {
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.5",
+            "version": 1,
+            "metadata": {"component": component},
+            "components": parts,
+            "dependencies": [{"ref": name, "dependsOn": [part["bom-ref"] for part in parts]}],
+        }
+
+
 setup(
     cffi_modules=["build_ffi.py:ffibuilder"],
-    cmdclass={"build_ext": BuildExtension, "build_py": BuildPackage},
+    cmdclass={"build_ext": BuildExtension, "build_py": BuildPackage, "bdist_wheel": BuildWheel},
     # One wheel for Python 3.9 and later; a free-threaded Python has no stable ABI yet.
     options={}
     if sysconfig.get_config_var("Py_GIL_DISABLED")

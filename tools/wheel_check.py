@@ -11,6 +11,8 @@ Needs the tools of the dev extra in the Python that runs it, and a C++ compiler.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import platform
 import re
@@ -142,10 +144,28 @@ def check_wheel(wheel: Path) -> None:
         strays = [name for name in names if not name.startswith(("qwen3asr_native/", "qwen3asr_native-"))]
         if strays:
             fail(f"{wheel.name} installs more than its package: {', '.join(strays)}")
+        check_materials(archive)
         if sys.platform.startswith("linux"):
             check_extension(archive)
     run(sys.executable, "-m", "abi3audit", "--strict", wheel)
     run(sys.executable, "-m", "twine", "check", "--strict", wheel)
+
+
+def check_materials(wheel: zipfile.ZipFile) -> None:
+    """The bill of materials names the files of the wheel that are data, with their checksums."""
+    found = [name for name in wheel.namelist() if name.endswith(".dist-info/sboms/qwen3asr-native.cdx.json")]
+    if not found:
+        fail("the wheel has no bill of materials")
+    listed = json.loads(wheel.read(found[0]))["components"]
+    hashes = {part["name"]: part["hashes"][0]["content"] for part in listed if "hashes" in part}
+    content = {Path(name).name: name for name in wheel.namelist() if name.endswith((".bin", ".wav"))}
+    wrong = [
+        name
+        for name in {*hashes, *content}
+        if name not in content or hashlib.sha256(wheel.read(content[name])).hexdigest() != hashes.get(name)
+    ]
+    if wrong or not hashes:
+        fail(f"the bill of materials is wrong about {', '.join(wrong) or 'everything'}")
 
 
 def check_extension(wheel: zipfile.ZipFile) -> None:
