@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_python
 from test_cli import qwen3asr
 
 from qwen3asr_native import Aligner, ArgumentError, Model, ModelClosedError, ModelFileError, Qwen3AsrError
@@ -209,3 +209,23 @@ def test_the_server_tells_words_when_it_has_an_aligner(model: Model, aligner_fil
         answer = ask(url)
         assert answer.status_code == 400
         assert "aligner" in answer.json()["error"]["message"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads from /proc")
+def test_a_model_and_its_aligner_share_their_threads(model_file: Path, aligner_file: Path) -> None:
+    code = """
+import os, sys
+import qwen3asr_native as q
+
+def count(): return len(os.listdir("/proc/self/task"))
+before = count()
+with q.Model(sys.argv[1], threads=6) as model:
+    with_model = count() - before
+    with q.Aligner(sys.argv[2], threads=6) as aligner:
+        print(with_model, count() - before - with_model)
+"""
+    done = run_python(code, model_file, aligner_file)
+    assert done.returncode == 0, done.stderr
+    of_model, more = map(int, done.stdout.split())
+    assert of_model >= 6
+    assert more <= 1  # its scheduler
