@@ -138,13 +138,13 @@ def transcribe(megabytes):
     return 2
 
 ends = []
-for step in range(60):
+for step in range(160):
     child = os.fork()
     if child == 0:
-        os._exit(transcribe(step * 0.9))
+        os._exit(transcribe(step * 0.3))
     ends.append(os.waitpid(child, 0)[1])
     if os.WIFSIGNALED(ends[-1]) or os.WEXITSTATUS(ends[-1]) not in (1, 2):
-        print(step * 0.9, ends[-1])
+        print(step * 0.3, ends[-1])
 print(ends.count(1 << 8) > 5, ends.count(2 << 8) > 5)
 """,
         model_file,

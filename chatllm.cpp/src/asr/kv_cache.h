@@ -11,7 +11,7 @@ namespace chatllm {
 // Blocks that caches of one shape have given back: fresh pages cost more time than the few that a short clip needs.
 class KvBlocks {
  public:
-  explicit KvBlocks(size_t most) : most_(most) {}
+  explicit KvBlocks(size_t most) : most_(most) { spare_.reserve(most); }  // giving back takes no memory
   Buffer<uint8_t> take(size_t bytes) {
     if (spare_.empty()) return Buffer<uint8_t>(bytes);
     Buffer<uint8_t> block = std::move(spare_.back());

@@ -63,6 +63,12 @@ Recognizer::Recognizer(const RecognizerSettings &settings)
   active_.reserve(batch + 1);
   told_.reserve(2 * kMostTold + 2 * batch + Decoder::kMostRows * (batch / Decoder::kMostRows + 1));
   thread_ = std::thread(&Recognizer::work, this);
+  std::unique_lock<std::mutex> lock(desk_->mutex);
+  desk_->changed.wait(lock, [&] { return desk_->worker != std::thread::id(); });
+  if (!stop_) return;
+  lock.unlock();
+  thread_.join();
+  throw std::bad_alloc();
 }
 
 Recognizer::~Recognizer() {
@@ -106,10 +112,13 @@ bool Recognizer::on_worker_thread() const {
 // ---- the scheduler ----
 
 void Recognizer::work() {
-  prepare_to_throw();
   {
+    const bool ready = prepare_to_throw();
     std::lock_guard<std::mutex> lock(desk_->mutex);
     desk_->worker = std::this_thread::get_id();
+    stop_ = !ready;
+    desk_->changed.notify_all();
+    if (!ready) return;
   }
   while (wait_for_work()) {
     end_cancelled();

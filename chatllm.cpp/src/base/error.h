@@ -1,6 +1,7 @@
 // Errors inside the engine: exceptions with a kind; they never cross the C boundary.
 #pragma once
 
+#include <cstdlib>
 #include <exception>
 #include <string>
 #include <utility>
@@ -28,12 +29,17 @@ class Error : public std::exception {
 }
 
 // The C++ library keeps what a thread throws in memory of the thread's own, which it takes at the first exception, and
-// ends the process when there is none. So every thread of ours throws once while there is memory.
-inline void prepare_to_throw() noexcept {
+// ends the process when there is none. So every thread of ours throws once while there is memory; false when there is
+// none.
+inline bool prepare_to_throw() noexcept {
+  void *more_than_it_takes = std::malloc(4096);
+  if (more_than_it_takes == nullptr) return false;
+  std::free(more_than_it_takes);
   try {
     throw 0;
   } catch (int) {
   }
+  return true;
 }
 
 }  // namespace chatllm

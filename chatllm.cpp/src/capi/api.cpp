@@ -171,7 +171,7 @@ int API_CALL chatllm_init(void) {
 
 struct chatllm_obj *API_CALL chatllm_create(void) {
   try {
-    chatllm::prepare_to_throw();
+    if (!chatllm::prepare_to_throw()) return nullptr;
     chatllm::thread_error();  // is memory of this thread's own, too
     return new chatllm_obj;
   } catch (...) {
