@@ -53,26 +53,18 @@ class Ahead:
         self.complete = False  # because there is nothing more
         self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
-        if first is None:  # all of them are known already
+        if first is None:  # there is no speech, or all of it is known already
             self._end(None, complete=True)
             return
         if carry is not None:
             self._pieces = chain([first], pieces)
             return
-        try:
-            self._submit(first)
-            second = next(pieces, None)
-        except Exception as error:
-            if not self._ready:
-                raise
-            self._end(error)
-            return
-        if second is None:
+        self._submit(first)
+        if first.last:
             self._end(None, complete=True)
             return
-        self._thread = threading.Thread(
-            target=self._feed, args=(second,), name="qwen3asr pieces", daemon=True
-        )
+        # The second may lie behind an hour of silence.
+        self._thread = threading.Thread(target=self._feed, name="qwen3asr pieces", daemon=True)
         self._thread.start()
 
     @property
@@ -122,15 +114,18 @@ class Ahead:
             self._ended, self.complete, self._failure = True, complete, failure
             self._changed.notify_all()
 
-    def _feed(self, piece: Piece | None) -> None:
-        failure = None
+    def _feed(self) -> None:
+        failure, complete = None, False
         try:
-            while piece is not None and self._wait_for_room():
-                self._submit(piece)
+            while self._wait_for_room():
                 piece = next(self._pieces, None)
+                if piece is None:
+                    complete = True
+                    break
+                self._submit(piece)
         except Exception as error:
             failure = error
-        self._end(failure, complete=piece is None)
+        self._end(failure, complete)
 
     def _wait_for_room(self) -> bool:
         """False when no more pieces are wanted."""

@@ -48,10 +48,12 @@ class Assembly:
         self._notes = notes
         self._last_text = ""
         self._origin_ns = 0
+        self._place = (0.0, 0.0)  # of the segment in the audio, seconds
 
     def begin(self, piece: Piece) -> SegmentReader:
         """The reader of the next segment."""
         self._at_joint = True  # the first text of a piece may need a space before it
+        self._place = piece.start / SAMPLE_RATE, piece.end / SAMPLE_RATE
         return SegmentReader(piece, self._language, len(self.done), len(self.tokens))
 
     def take(self, segment: SegmentReader, event: Event, start_ns: int) -> Token:
@@ -104,8 +106,8 @@ class Assembly:
         """The final text of the segments so far."""
         return join([part.segment.text for part in self.done])
 
-    def transcript(self, finish: str | None) -> Transcript:
-        """What there is."""
+    def transcript(self, finish: str | None, skipped: int = 0) -> Transcript:
+        """What there is. skipped: Samples that are in no segment."""
         segments = tuple(part.segment for part in self.done)
         return Transcript(
             text=self.text,
@@ -116,7 +118,7 @@ class Assembly:
             normalized=self.text if self._itn else None,
             segments=segments,
             tokens=tuple(self.tokens),
-            timings=self._timings(),
+            timings=self._timings(skipped),
             finish=finish,
             notes=tuple(self._notes),
         )
@@ -134,7 +136,7 @@ class Assembly:
                 text = separator(self._last_text, text) + text
             self._last_text, self._at_joint = text, False
         elapsed_ms = (event.time_ns - self._origin_ns) / 1e6
-        token = Token(text, event.id, event.logprob, elapsed_ms, event.time_ns, event.special)
+        token = Token(text, event.id, event.logprob, elapsed_ms, event.time_ns, event.special, *self._place)
         self.tokens.append(token)
         return token
 
@@ -152,15 +154,17 @@ class Assembly:
 
         return normalize(text)
 
-    def _timings(self) -> Timings:
+    def _timings(self, skipped: int = 0) -> Timings:
         """Of all segments. They are computed side by side: what counts is from the first begin to the last end."""
+        skipped_ms = skipped * 1000 / SAMPLE_RATE
         if not self.done:
-            return Timings()
+            return Timings.of_segments((), None, 0.0, skipped_ms)
         begin = min(part.start_ns for part in self.done)
         total_ms = (max(part.end_ns for part in self.done) - begin) / 1e6
         first = min((token.time_ns for token in self.tokens), default=None)
         parts = [part.segment.timings for part in self.done]
-        return Timings.of_segments(parts, None if first is None else (first - begin) / 1e6, total_ms)
+        first_token_ms = None if first is None else (first - begin) / 1e6
+        return Timings.of_segments(parts, first_token_ms, total_ms, skipped_ms)
 
 
 class Recognized(NamedTuple):
@@ -180,7 +184,7 @@ class SegmentReader:
         from .text.parse import StreamParser
 
         self.index, self.first_token = index, first_token
-        self._start, self._end = piece.start, piece.start + len(piece.pcm)
+        self._start, self._end = piece.start, piece.end
         self._forced = forced
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._parser = StreamParser(forced)

@@ -71,10 +71,11 @@ _TEMPLATE_TOKENS = 64
 
 
 class Piece(NamedTuple):
-    """A part of the audio: position of its first sample, and samples [n] in [-1, 1]."""
+    """A part of the audio: position of its first sample, samples [n] in [-1, 1], and whether nothing follows for sure."""
 
     start: int
     pcm: Pcm
+    last: bool = False
 
     @property
     def end(self) -> int:

@@ -29,7 +29,8 @@ from .assembly import join
 from .errors import ArgumentError, LanguageError, Qwen3AsrError
 from .files.output import OutputError, replace, unwritable
 from .files.output import target as target_of
-from .transcript import Segment, Timings, Word
+from .repair import RETRIED
+from .transcript import Segment, Timings, Word, main_language
 
 #: What can be written; the name is the suffix of the file too.
 FORMATS = subtitles.FORMATS
@@ -192,6 +193,7 @@ class Recording:
     whole: bool = False
     error: str | None = None
     notes: tuple[str, ...] = ()
+    duration: float | None = None  # seconds, pauses included; known when it is whole
 
     @property
     def text(self) -> str:
@@ -216,6 +218,8 @@ class Recording:
             "file": self.source.name,
             "text": self.text,
             "language": ",".join(languages),
+            "main_language": main_language(self.segments),
+            **self._extent(),
             "segments": [_to_plain(segment) for segment in self.segments],
             "finish": self.finish,
             "complete": self.complete,
@@ -223,6 +227,15 @@ class Recording:
         if self.notes:
             plain["notes"] = list(self.notes)
         return plain if self.error is None else {**plain, "error": self.error}
+
+    def _extent(self) -> dict[str, Any]:
+        """Length of the audio and of what was left out of it, in seconds, and how many segments were heard twice."""
+        retries = sum(RETRIED in segment.marks for segment in self.segments)
+        if self.duration is None:
+            return {"retries": retries}
+        recognized = sum(segment.end - segment.start for segment in self.segments)
+        skipped = max(0.0, self.duration - recognized)
+        return {"duration": round(self.duration, 3), "skipped": round(skipped, 3), "retries": retries}
 
 
 # A segment in the journal and in JSON: what another run gives again. The times of computing are not.
@@ -279,6 +292,9 @@ class Work(Protocol):
     @property
     def notes(self) -> Sequence[str]: ...
 
+    @property
+    def audio_seconds(self) -> float | None: ...
+
     def abort(self) -> None: ...
 
     def close(self) -> None: ...
@@ -309,7 +325,7 @@ class Summary:
         kept: Those whose outputs an earlier run had written.
         failed: Names, and what was wrong.
         cut: Names of those that are done and whose text did not end by itself everywhere.
-        audio_seconds: Of the segments that this run has made.
+        audio_seconds: That this run has gone through.
         seconds: How long it took.
         stopped: Whether ``stop`` ended it.
     """
@@ -463,18 +479,22 @@ class Job:
         self.watcher.end(recording)
 
     def _recognize(self, item: _Item, work: Work) -> None:
+        heard = item.recording.segments[-1].end if item.recording.segments else 0.0
         try:
             for segment in work.segments():
                 if segment.finish == "abort":
                     self._stopped = True  # whoever has stopped it
                     return
                 item.opened.add(item.recording, segment)
-                self._summary.audio_seconds += segment.end - segment.start
+                self._summary.audio_seconds += segment.end - heard
+                heard = segment.end
                 self.watcher.segment(item.recording.source, segment, earlier=False)
         finally:
             work.abort()
             work.close()
             item.recording.notes = tuple(work.notes)
+            item.recording.duration = work.audio_seconds
+            self._summary.audio_seconds += max(0.0, (work.audio_seconds or 0.0) - heard)
 
 
 @dataclass
@@ -547,12 +567,16 @@ class _Opened:
                     recording.segments.append(_from_plain(record["segment"]))
                 else:
                     recording.whole = True
+                    recording.duration, recording.notes = (
+                        record.get("duration"),
+                        tuple(record.get("notes", ())),
+                    )
         except (KeyError, TypeError, AttributeError):
             for source in self.recordings:
                 self.recordings[source] = Recording(source)
             return False
         for name, recording in of_name.items():
-            if recording.segments and marks.get(name) != self._marks[name]:
+            if (recording.segments or recording.whole) and marks.get(name) != self._marks[name]:
                 watcher.note(f"'{name}' is not the recording that it was; beginning anew with it")
                 recording.segments.clear()
                 recording.whole = False
@@ -562,7 +586,7 @@ class _Opened:
         """A finished segment: into the journal first, then into the outputs."""
         name = recording.source.name
         if not recording.segments:
-            self._journal.append({"file": name, "recording": self._marks[name]})
+            self._begin(name)
         recording.segments.append(segment)
         self._journal.append({"file": name, "segment": _to_plain(segment)})
         begin = time.monotonic()
@@ -571,12 +595,18 @@ class _Opened:
             end = time.monotonic()
             self._write_after = end + max(_PAUSE, (end - begin) / _RENDERING_SHARE)
 
+    def _begin(self, name: str) -> None:
+        self._journal.append({"file": name, "recording": self._marks[name]})
+
     def finish(self, recording: Recording) -> None:
         """A recording is whole."""
         before, recording.whole = recording.whole, True
         self.write()
         if not before:
-            self._journal.append({"file": recording.source.name, "end": True})
+            if not recording.segments:
+                self._begin(recording.source.name)
+            end = {"end": True, "duration": recording.duration, "notes": recording.notes}
+            self._journal.append({"file": recording.source.name, **end})
 
     def write(self) -> None:
         """Renders all outputs."""

@@ -6,10 +6,9 @@ import functools
 import os
 import warnings
 import weakref
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import arguments
+from . import arguments, segment
 from . import audio as audio_input
 from .engine import ATTENTION, BATCH, Engine, Holder, Options
 from .errors import ArgumentError, Qwen3AsrError
@@ -157,6 +156,7 @@ class Model(Holder):
         track: int | None = None,
         raw: str | None = None,
         attention: str = "window",
+        segments: str = "auto",
         chunk_seconds: float = audio_input.PIECE_SECONDS,
         carry: int = 0,
         words: bool = False,
@@ -179,10 +179,13 @@ class Model(Holder):
             track: Which audio track of a media file, from 1; None takes the first or best.
             raw: Bytes and files hold samples without a header: "s16le", "f32le" and the like, see ``audio.load``.
             attention: Encoder attention: "window" (8 s, as trained and as vLLM computes) or "full".
-            chunk_seconds: Longer audio is cut near this length, at the quietest 100 ms within 5 s. Pieces are
-                shorter where the context of the model asks for it, and are computed ahead of the reader.
-            carry: Up to so many characters of the text before a piece go to it as context, too, at most 1000. Names
-                stay the same, mistakes too; pieces are computed one after the other then. 0 for none.
+            segments: How longer audio is cut. "auto" and "voice" find speech, cut at pauses and leave out silence, which
+                "voice" does in short audio, too; "quiet" cuts at the quietest 100 ms, "fixed" at the limit, and both
+                keep everything. See ``segment.segments``.
+            chunk_seconds: No segment is longer; segments are shorter where the context of the model asks for it. They
+                are computed ahead of the reader.
+            carry: Up to so many characters of the text before a segment go to it as context, too, at most 1000. Names
+                stay the same, mistakes too; segments are computed one after the other then. 0 for none.
             words: Tell when each word is said: ``words`` of the segments and of the transcript. Segments are at most
                 180 s long then; one whose words cannot be found stays without, and the transcript's notes tell why.
             aligner: What tells it, an ``Aligner`` or the path or name of one, which is loaded when the first segment
@@ -207,6 +210,7 @@ class Model(Holder):
             track=track,
             raw=raw,
             attention=attention,
+            segments=segments,
             chunk_seconds=chunk_seconds,
             carry=carry,
             words=words,
@@ -229,6 +233,7 @@ class Model(Holder):
         track: int | None = None,
         raw: str | None = None,
         attention: str = "window",
+        segments: str = "auto",
         chunk_seconds: float = audio_input.PIECE_SECONDS,
         carry: int = 0,
         words: bool = False,
@@ -239,8 +244,8 @@ class Model(Holder):
         """Begins to recognize speech; iterate the result for the tokens, see ``Stream``.
 
         Arguments and errors as for ``transcribe``. ``itn`` shapes the transcript only: digits cannot be written
-        before the number has ended. ``skip`` leaves out that many pieces at the beginning, which an earlier call has
-        recognized (the pieces of the same audio are the same), and ``before`` is their text, for ``carry``.
+        before the number has ended. ``skip`` leaves out that many segments at the beginning, which an earlier call has
+        recognized (the segments of the same audio are the same), and ``before`` is their text, for ``carry``.
         """
         return self._stream(
             audio,
@@ -254,6 +259,7 @@ class Model(Holder):
             track=track,
             raw=raw,
             attention=attention,
+            segments=segments,
             chunk_seconds=chunk_seconds,
             carry=carry,
             words=words,
@@ -276,6 +282,7 @@ class Model(Holder):
         track: int | None,
         raw: str | None,
         attention: str,
+        segments: str,
         chunk_seconds: float,
         carry: int,
         words: bool,
@@ -292,7 +299,8 @@ class Model(Holder):
             options.context + _WIDEST_CHARACTER * carry,
             options.max_new_tokens,
         )
-        most = min(chunk_seconds, max(fit - 5, fit / 1.5))  # a cut may lie 5 s, or half of it, later
+        most = min(chunk_seconds, fit)
+        reading = segment.Reading()
         notes: list[str] = []
         finder, on_end = None, None
         if arguments.truth(words, "words"):
@@ -305,12 +313,21 @@ class Model(Holder):
                 on_end = aligner.close
             finder = WordFinder(aligner, options.language, script, itn, notes)
             most = min(most, MOST_SECONDS)
-        pieces = audio_input.pieces(
-            audio, sample_rate, most, channel=channel, track=track, raw=raw, notes=notes
+        pieces = segment.segments(
+            audio,
+            sample_rate,
+            mode=arguments.choice(segments, "segments", segment.MODES),
+            max_seconds=most,
+            channel=channel,
+            track=track,
+            raw=raw,
+            notes=notes,
+            known=arguments.whole(skip, "skip", 0),
+            reading=reading,
         )
         return Stream(
             self._engine,
-            islice(pieces, arguments.whole(skip, "skip", 0), None),
+            pieces,
             options,
             script,
             itn,
@@ -318,6 +335,7 @@ class Model(Holder):
             carry=carry,
             before=arguments.text(before, "before"),
             words=finder,
+            reading=reading,
             on_end=on_end,
         )
 

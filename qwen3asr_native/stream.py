@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .ahead import Ahead
 from .assembly import Assembly, SegmentReader, join
+from .audio import SAMPLE_RATE
 from .engine import Engine, Event, Options, Run, RunResult
 from .errors import Qwen3AsrError
 from .repair import Retry, halves, without_echo
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from .aligner import WordFinder
     from .audio import Piece
+    from .segment import Reading
     from .transcript import Segment, Token, Transcript
 
 
@@ -51,6 +53,7 @@ class Stream:
         carry: int = 0,
         before: str = "",
         words: WordFinder | None = None,
+        reading: Reading | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self._assembly = Assembly(options.language, script, itn, notes)
@@ -62,7 +65,7 @@ class Stream:
         self._transcript: Transcript | None = None
         self._most_carried, self._before = carry, before
         self._ahead = Ahead(engine, pieces, options, self._carried if carry else None)
-        self._words, self._on_end = words, on_end
+        self._words, self._reading, self._on_end = words, reading, on_end
         weakref.finalize(self, self._ahead.abort)
 
     def __iter__(self) -> Iterator[Token]:
@@ -117,6 +120,13 @@ class Stream:
         """What a reader should know about the audio, a sentence each, as far as it is read."""
         return tuple(self._assembly.notes)
 
+    @property
+    def audio_seconds(self) -> float | None:
+        """Length of the audio, pauses that were left out included; None while it is not known."""
+        if self._reading is None or not self._ahead.complete or self._transcript is None:
+            return None
+        return self._reading.end / SAMPLE_RATE
+
     def finish(self) -> Transcript:
         """Waits for the end and returns the transcript; the tokens can still be iterated."""
         with self._lock:
@@ -162,7 +172,7 @@ class Stream:
         except Exception as error:
             self._ahead.abort()
             self._error = error
-            self._end(self._assembly.transcript("error") if self._assembly.done else None)
+            self._end(self._transcript_of("error") if self._assembly.done else None)
             raise
 
     def _begin_segment(self) -> None:
@@ -172,8 +182,22 @@ class Stream:
             self._current = self._assembly.begin(piece), run, piece
             return
         done = self._assembly.done
-        finish = done[-1].segment.finish if self._ahead.complete and done else "abort"
-        self._end(self._assembly.transcript(finish))
+        finish: str | None = "abort"
+        if self._ahead.complete:
+            finish = done[-1].segment.finish if done else "stop"
+        self._end(self._transcript_of(finish))
+
+    def _transcript_of(self, finish: str | None) -> Transcript:
+        """What there is; what lies in no segment was left out, in an unfinished transcript up to its last segment."""
+        spans = [(segment.start, segment.end) for segment in self.finished]
+        begin = end = 0
+        if self._reading is not None:
+            begin = self._reading.begin
+            end = self._reading.end if self._ahead.complete else begin
+        if spans and not self._ahead.complete:
+            end = round(spans[-1][1] * SAMPLE_RATE)
+        recognized = sum(round((last - first) * SAMPLE_RATE) for first, last in spans)
+        return self._assembly.transcript(finish, max(0, end - begin - recognized))
 
     def _end(self, transcript: Transcript | None) -> None:
         """Nothing more comes."""
@@ -201,7 +225,7 @@ class Stream:
             self._assembly.mend(segment, done)
         self._retry = self._current = None
         if finish == "abort":
-            self._end(self._assembly.transcript("abort"))
+            self._end(self._transcript_of("abort"))
 
     def _carried(self) -> str:
         """The end of the text so far, from the beginning of a word; nothing after a segment that went wrong."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 
@@ -21,6 +21,8 @@ class Token:
             the engine's clock. Not a place in the audio.
         time_ns: The same moment on CLOCK_MONOTONIC, comparable with ``time.monotonic_ns()`` on Linux.
         special: Whether it is a special token such as ``<asr_text>``.
+        start: Begin of the audio that it is from, seconds: that of its segment. ``Word`` is finer.
+        end: End of that audio, seconds.
     """
 
     text: str
@@ -29,6 +31,8 @@ class Token:
     elapsed_ms: float
     time_ns: int
     special: bool = False
+    start: float = 0.0
+    end: float = 0.0
 
     @property
     def time_ms(self) -> float:
@@ -67,7 +71,7 @@ class Timings:
 
     Attributes:
         load_ms: Loading of the model, once, not part of ``total_ms``.
-        audio_ms: Length of the audio.
+        audio_ms: Length of the audio, with what was left out.
         mel_ms: Log-mel spectrogram.
         encode_ms: Audio encoder.
         prefill_ms: Decoder over the prompt.
@@ -80,6 +84,8 @@ class Timings:
         prompt_tokens: Tokens of the prompt, audio included.
         new_tokens: Tokens of the answer.
         threads: Threads that computed.
+        skipped_ms: Audio without speech that was left out, not recognized.
+        retries: Segments that were recognized once more, see ``Segment.marks``.
     """
 
     load_ms: float | None = _timing("load", _first)
@@ -95,6 +101,8 @@ class Timings:
     prompt_tokens: int | None = _timing(None, _total)
     new_tokens: int = _timing(None, _total, 0)
     threads: int | None = _timing(None, _first)
+    skipped_ms: float = _timing(None, _total, 0.0)
+    retries: int = _timing(None, _total, 0)
 
     @property
     def real_time_factor(self) -> float:
@@ -102,10 +110,15 @@ class Timings:
         return self.total_ms / self.audio_ms if self.audio_ms else float("inf")
 
     @classmethod
-    def of_segments(cls, parts: Sequence[Timings], first_token_ms: float | None, total_ms: float) -> Timings:
-        """Times and counts of all segments together; what is not a sum is given."""
+    def of_segments(
+        cls, parts: Sequence[Timings], first_token_ms: float | None, total_ms: float, skipped_ms: float = 0.0
+    ) -> Timings:
+        """Times and counts of all segments together, and of what was left out; what is not a sum is given."""
+        if not parts:
+            return cls(audio_ms=skipped_ms, skipped_ms=skipped_ms)
         if len(parts) == 1:
-            return parts[0]
+            audio_ms = parts[0].audio_ms + skipped_ms
+            return replace(parts[0], audio_ms=audio_ms, skipped_ms=skipped_ms) if skipped_ms else parts[0]
         merged = {
             item.name: item.metadata["over_segments"]([getattr(part, item.name) for part in parts])
             for item in fields(cls)
@@ -114,6 +127,7 @@ class Timings:
         decode = merged["decode_ms"]
         merged["per_token_ms"] = decode / steps if decode is not None and steps else None
         merged["first_token_ms"], merged["total_ms"] = first_token_ms, total_ms
+        merged["audio_ms"], merged["skipped_ms"] = merged["audio_ms"] + skipped_ms, skipped_ms
         return cls(**merged)
 
 
@@ -173,7 +187,8 @@ class Transcript:
 
     Attributes:
         text: The text after all steps that were asked for.
-        language: English name of the language, several joined by commas; empty when there was no speech.
+        language: English name of the language; several, in the order in which they were first heard, joined by commas.
+            Empty when there was no speech. Each segment has its own; ``main_language`` is that of most of the speech.
         raw: The model's whole answer, as it came, one line for each segment.
         recognized: The text as the model wrote it, without the language and runaway repetitions.
         converted: ``recognized`` in the wanted script; None when no script was asked for.
@@ -198,6 +213,11 @@ class Transcript:
     notes: tuple[str, ...] = ()
 
     @property
+    def main_language(self) -> str:
+        """English name of the language of most of the speech, see ``main_language``; empty when there was none."""
+        return main_language(self.segments)
+
+    @property
     def words(self) -> tuple[Word, ...]:
         """The words of all segments; their offsets count in their segment's text."""
         return tuple(word for segment in self.segments for word in segment.words)
@@ -211,9 +231,19 @@ class Transcript:
         The tokens stand once, under ``tokens``; ``tokens`` of a segment is how many of them are its own.
         """
         plain = asdict(self)
+        plain["main_language"] = self.main_language
         for name in ("segments", "tokens", "notes"):
             plain[name] = list(plain[name])
         for segment in plain["segments"]:
             segment["tokens"], segment["words"] = len(segment["tokens"]), list(segment["words"])
             segment["marks"] = list(segment["marks"])
         return plain
+
+
+def main_language(segments: Iterable[Segment]) -> str:
+    """The language whose segments with text are the longest together, seconds; of equal ones the first; "" for none."""
+    seconds: dict[str, float] = {}
+    for segment in segments:
+        if segment.language and segment.text:
+            seconds[segment.language] = seconds.get(segment.language, 0.0) + segment.end - segment.start
+    return max(seconds, key=lambda language: seconds[language], default="")

@@ -60,6 +60,10 @@ class FakeWork:
     def notes(self) -> Sequence[str]:
         return ["a note"] if AudioError in map(type, self._parts) else []
 
+    @property
+    def audio_seconds(self) -> float | None:
+        return None if self.aborted else 20.0 * len(PARTS) + 10
+
     def abort(self) -> None:
         self.aborted = True
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
+from ..audio import PIECE_SECONDS
 from ..errors import ArgumentError, AudioError, LanguageError, Qwen3AsrError
 from ..job import FORMATS, Job, Recording, Source, find_sources, fingerprint, plan, render
+from ..segment import MODES, check_version
 from . import command, epilog, signals
 from .command import argument, option
 from .progress import run_job
@@ -104,17 +106,24 @@ if TYPE_CHECKING:
 @option("--no-names", is_flag=True, help="With several files: do not begin each line with the file's name.")
 @command.count("--max-new-tokens", help="Limit of tokens; default: from the length of the audio.")
 @option(
+    "--segments",
+    type=click.Choice(MODES),
+    default="auto",
+    help="How longer audio is cut: at pauses between speech, without silence (auto, and voice also in short audio), at the "
+    "quietest place near the limit, or at the limit.",
+)
+@option(
     "--chunk-seconds",
     type=click.FloatRange(1, 1200),
     metavar="SECONDS",
-    default=30.0,
-    help="Cut longer audio near this length, where it is quiet.",
+    default=PIECE_SECONDS,
+    help="Cut longer audio; no segment is longer than this.",
 )
 @command.count(
     "--carry",
     least=0,
     default=0,
-    help="Characters of the text before a piece that go to it as context, too; at most 1000.",
+    help="Characters of the text before a segment that go to it as context, too; at most 1000.",
 )
 @option(
     "--channel",
@@ -151,6 +160,7 @@ def transcribe(
     recursive: bool,
     no_names: bool,
     max_new_tokens: int | None,
+    segments: str,
     chunk_seconds: float,
     carry: int,
     channel: str,
@@ -186,6 +196,7 @@ def transcribe(
         "script": script,
         "itn": itn,
         "max_new_tokens": max_new_tokens,
+        "segments": segments,
         "chunk_seconds": chunk_seconds,
         "carry": carry,
         "channel": channel,
@@ -286,6 +297,7 @@ def _identity(model: Model) -> dict[str, Any]:
         "model": fingerprint(info["path"]) if "path" in info else None,
         "kernels": info.get("kernels"),
         "context_length": info.get("context_length"),
+        "speech_check": check_version(),
     }
 
 
@@ -441,6 +453,8 @@ def _print_timings(timings: Timings) -> None:
         "per token": _milliseconds(timings.per_token_ms),
         "total": _milliseconds(timings.total_ms),
         "tokens": timings.new_tokens,
+        "skipped silence": f"{timings.skipped_ms / 1000:.2f} s" if timings.skipped_ms else None,
+        "segments heard twice": timings.retries or None,
         "real-time factor": f"{timings.real_time_factor:.3f}",
     }
     print_table({name: value for name, value in rows.items() if value is not None}, error=True)
