@@ -7,11 +7,14 @@ of a few pieces and of the text that nobody has read yet.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
+
+from .engine.shim import forked_error
 
 if TYPE_CHECKING:
     from .audio import Piece
@@ -46,7 +49,7 @@ class Ahead:
         # The engine should have one more to begin with when one of its batch ends.
         self._most_under_way = engine.batch + 1
         first = next(pieces, None)
-        self._call = engine.call()
+        self._call, self._pid = engine.call(), os.getpid()
         self._changed = threading.Condition(threading.RLock())
         self._ready: deque[tuple[Piece, Run]] = deque()
         self._ended = False  # nothing more is submitted
@@ -72,7 +75,9 @@ class Ahead:
         return self._call.aborted
 
     def next(self) -> tuple[Piece, Run] | None:
-        """Waits for the next piece and its run; None when there is none. Raises what is wrong with the audio."""
+        """Waits for the next piece and its run; None when there is none. Raises what is wrong with the audio; ForkedError."""
+        if os.getpid() != self._pid:
+            raise forked_error()  # the thread is the parent's; its lock may be held for ever
         if self._carry is not None and not self._ended:
             self._submit_next(self._carry())
         with self._changed:

@@ -438,7 +438,7 @@ warnings.simplefilter("ignore")
 tone = (0.1 * np.sin(np.arange(16000) * 0.2)).astype(np.float32)
 model = q.Model(sys.argv[1])
 expected = model.transcribe(tone, sample_rate=16000, max_new_tokens=3).raw
-stream = Stream(model._engine, iter([Piece(0, tone)]), Options(max_new_tokens=4000, ignore_stop=True))
+stream = Stream(model._engine, iter([Piece(0, tone)] * 20), Options(max_new_tokens=4000, ignore_stop=True))
 other = Stream(model._engine, iter([Piece(0, tone)]), Options(max_new_tokens=4000, ignore_stop=True))
 reader = threading.Thread(target=other.finish)
 reader.start()  # the fork happens while an engine thread works and a Python thread waits

@@ -197,7 +197,7 @@ class Call:
 
     def __init__(self, engine: Engine) -> None:
         self.aborted = False
-        self._engine = engine
+        self._engine, self._pid = engine, os.getpid()
         self._lock = threading.RLock()  # reentrant, as the engine's
         self._runs: list[Run] = []  # that may be under way
 
@@ -224,6 +224,8 @@ class Call:
     def abort(self) -> None:
         """Asks all runs to stop, and those to come; from any thread."""
         self.aborted = True
+        if os.getpid() != self._pid:
+            return  # the runs are the parent's; its lock may be held for ever
         with self._lock:
             runs = list(self._runs)
         for run in runs:
