@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "base/mapped_file.h"
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "nn/kernels.h"
 #include "nn/linear.h"

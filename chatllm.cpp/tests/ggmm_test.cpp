@@ -1,6 +1,11 @@
 // The reader of model files: what it reads, and what it does with files that are cut, damaged or hostile.
 #include "model/ggmm.h"
 
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
 #include "asr/session.h"
 #include "base/error.h"
 #include "check.h"
@@ -81,7 +86,7 @@ TEST(header_and_directory_are_read) {
   const Tensor &q = model.get("model.layers.1.self_attn.q_proj.weight", {64, 64});
   CHECK(q.type == DType::Q4_0);
   CHECK_EQ(q.bytes, size_t{64 * 36});
-  CHECK_EQ(reinterpret_cast<uintptr_t>(q.data) % 16, uintptr_t{0});
+  CHECK_EQ(q.at % 16, size_t{0});
   CHECK(model.find("nothing") == nullptr);
   CHECK_FAILS(model.get("nothing", {1}), "lacks tensor 'nothing'");
   CHECK_FAILS(model.get("model.norm.weight", {65}), "is 64 where its header asks for 65");
@@ -214,7 +219,7 @@ TEST(non_finite_weights_give_tokens) {
       auto bytes = good.bytes;
       const GgmmFile map(test::TempFile(bytes).path());
       const Tensor &tensor = map.get("model.norm.weight", {32});
-      const size_t at = static_cast<size_t>(tensor.data - map.file().data());
+      const size_t at = tensor.at;
       std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(at),
                 bytes.begin() + static_cast<std::ptrdiff_t>(at + tensor.bytes), fill);
       const test::TempFile file(bytes);
@@ -223,5 +228,52 @@ TEST(non_finite_weights_give_tokens) {
         CHECK(id >= 0 && id < session->model().config().decoder.vocab);
     }
 }
+
+#if !defined(_WIN32)  // there nobody can write to a file that is open
+// Other programs may do to a model's file what they like: that is an error in a sentence, not the end of the process.
+TEST(a_file_that_is_cut_off_or_written_to_is_an_error) {
+  const auto good = test::build_model(tiny());
+  const auto pcm = test::sound(0.6);
+  for (const char *kernels : {"generic", "auto"})
+    for (const bool cut : {true, false}) {
+      const test::TempFile file(good.bytes);
+      const auto session = test::open_session(file.path(), kernels, 1);
+      CHECK_EQ(test::recognize(*session, pcm, 3).size(), size_t{3});
+      if (cut)
+        std::filesystem::resize_file(file.path(), 100);
+      else
+        std::filesystem::last_write_time(file.path(),
+                                         std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+      CHECK_FAILS(test::recognize(*session, pcm, 3), "has changed while it was in use: load it again");
+      CHECK_FAILS(test::recognize(*session, pcm, 3), file.path().c_str());
+    }
+}
+
+// Whatever it finds, it ends: in an error, or in a model of the file as it was at one time.
+TEST(a_file_that_changes_while_it_is_loaded_is_an_error) {
+  const auto good = test::build_model(tiny());
+  const test::TempFile file(good.bytes);
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    for (size_t size = 0; !done; size = (size + 977) % good.bytes.size()) {
+      std::error_code ignored;
+      std::filesystem::resize_file(file.path(), size, ignored);
+      std::filesystem::resize_file(file.path(), good.bytes.size(), ignored);
+    }
+  });
+  int refused = 0;
+  for (int i = 0; i < 200; ++i) {
+    try {
+      test::open_session(file.path(), "auto", 1);
+    } catch (const chatllm::Error &e) {
+      CHECK(std::strstr(e.what(), "model file") != nullptr || std::strstr(e.what(), "not a regular file") != nullptr);
+      ++refused;
+    }
+  }
+  done = true;
+  other.join();
+  CHECK(refused > 0);
+}
+#endif
 
 TEST_MAIN

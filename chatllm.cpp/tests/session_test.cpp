@@ -271,7 +271,7 @@ TEST(stop_tokens_end_the_answer) {
     const GgmmFile model(file.path());
     const Tokenizer tokenizer(model);
     const Tensor &head = model.get("lm_head.weight", {266, 64});
-    const size_t at = static_cast<size_t>(head.data - model.file().data());
+    const size_t at = head.at;
     std::memset(&bytes[at], 0, head.bytes);
     const float plus = 1, minus = -1;
     std::memcpy(&bytes[at + static_cast<size_t>(tokenizer.special("<|endoftext|>")) * 256], &plus, 4);
@@ -295,7 +295,7 @@ TEST(a_token_without_end_is_a_loop) {
     const test::TempFile file(bytes);
     const GgmmFile model(file.path());
     const Tensor &head = model.get("lm_head.weight", {266, 64});
-    std::memset(&bytes[static_cast<size_t>(head.data - model.file().data())], 0, head.bytes);
+    std::memset(&bytes[head.at], 0, head.bytes);
   }
   const test::TempFile file(bytes);  // all scores are zero: the first id wins, always
   const auto session = test::open_session(file.path());

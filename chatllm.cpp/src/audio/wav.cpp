@@ -12,7 +12,7 @@
 
 #include "audio/mel.h"
 #include "base/error.h"
-#include "base/mapped_file.h"
+#include "base/input_file.h"
 
 namespace chatllm {
 

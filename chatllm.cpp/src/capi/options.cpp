@@ -5,7 +5,7 @@
 #include <iterator>
 
 #include "base/error.h"
-#include "base/mapped_file.h"
+#include "base/input_file.h"
 
 namespace chatllm {
 
@@ -108,11 +108,13 @@ int64_t number(const std::string &option, const std::string &text, int64_t low, 
 }
 
 std::string text_of_file(const std::string &path) {
-  const MappedFile file(path);
+  const InputFile file(path, "file of the option --sys_file,");
   constexpr size_t kMost = 1 << 20;
   if (file.size() > kMost)
     fail(Status::BadArgument, format("file '%s' of the option --sys_file is larger than 1 MiB", path.c_str()));
-  return std::string(reinterpret_cast<const char *>(file.data()), file.size());
+  std::string text(file.size(), '\0');
+  file.read(0, &text[0], text.size());
+  return text;
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "model/ggmm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -12,21 +13,35 @@ namespace {
 constexpr int32_t kMaxVocabulary = 1 << 21, kMaxTokenBytes = 1 << 12, kMaxMerges = 1 << 22, kMaxTensors = 1 << 16,
                   kMaxNameBytes = 256, kMaxDimensions = 4;
 
-// Reads little-endian values between two offsets; every overrun ends in Error.
+constexpr size_t kMaxHead = size_t{1} << 28;  // bytes before the tensors; real files have six million
+
+// Reads little-endian values between two offsets; every overrun ends in Error. What is not in memory is read a block at
+// a time.
 class Cursor {
  public:
-  Cursor(const MappedFile &file, size_t begin, size_t end) : file_(file), at_(begin), end_(end) {}
+  Cursor(const InputFile &file, const std::vector<uint8_t> &head, size_t begin, size_t end)
+      : file_(file), block_(head.data()), block_end_(head.size()), at_(begin), end_(end) {}
 
   size_t at() const { return at_; }
   bool done() const { return at_ == end_; }
 
+  // Of a block that is not in memory: valid until the next call.
   const uint8_t *bytes(size_t n) {
-    if (n > end_ - at_)
-      fail(Status::BadModel, format("model file '%s' is truncated or damaged at byte %zu: copy or download it again",
-                                    file_.path().c_str(), at_));
-    const uint8_t *data = file_.data() + at_;
+    check(n);
+    if (at_ < block_at_ || at_ + n > block_end_) {
+      own_.resize(std::max(n, std::min<size_t>(end_ - at_, 4096)));
+      file_.read(at_, own_.data(), own_.size());
+      block_ = own_.data();
+      block_at_ = at_;
+      block_end_ = at_ + own_.size();
+    }
+    const uint8_t *data = block_ + (at_ - block_at_);
     at_ += n;
     return data;
+  }
+  void skip(size_t n) {
+    check(n);
+    at_ += n;
   }
   int32_t i32() {
     int32_t value;
@@ -41,11 +56,19 @@ class Cursor {
   std::string_view string(int32_t length) {
     return {reinterpret_cast<const char *>(bytes(static_cast<size_t>(length))), static_cast<size_t>(length)};
   }
-  void align(size_t multiple) { bytes((multiple - at_ % multiple) % multiple); }
+  void align(size_t multiple) { skip((multiple - at_ % multiple) % multiple); }
 
  private:
-  const MappedFile &file_;
-  size_t at_, end_;
+  void check(size_t n) const {
+    if (n > end_ - at_)
+      fail(Status::BadModel, format("model file '%s' is truncated or damaged at byte %zu: copy or download it again",
+                                    file_.path().c_str(), at_));
+  }
+
+  const InputFile &file_;
+  std::vector<uint8_t> own_;
+  const uint8_t *block_;
+  size_t block_at_ = 0, block_end_, at_, end_;
 };
 
 }  // namespace
@@ -56,8 +79,8 @@ int64_t Tensor::rows() const {
   return rows;
 }
 
-GgmmFile::GgmmFile(const std::string &path, bool whole) : file_(std::make_unique<MappedFile>(path)) {
-  read_header();
+GgmmFile::GgmmFile(const std::string &path, bool whole) : file_(std::make_unique<InputFile>(path)) {
+  read_header(whole);
   if (!whole) return;
   read_vocabulary();
   read_tensors();
@@ -67,11 +90,13 @@ void GgmmFile::bad(const std::string &why) const {
   fail(Status::BadModel, format("model file '%s' %s", file_->path().c_str(), why.c_str()));
 }
 
-void GgmmFile::read_header() {
-  Cursor head(*file_, 0, file_->size());
-  if (file_->size() >= 4 && std::memcmp(file_->data(), "GGUF", 4) == 0)
+void GgmmFile::read_header(bool whole) {
+  head_.resize(std::min<size_t>(file_->size(), 20));
+  file_->read(0, head_.data(), head_.size());
+  Cursor head(*file_, head_, 0, head_.size());
+  if (head_.size() >= 4 && std::memcmp(head_.data(), "GGUF", 4) == 0)
     bad("is a GGUF file, llama.cpp's format; this engine reads GGMM, chatllm.cpp's format (usually *.bin)");
-  if (file_->size() < 20 || std::memcmp(head.bytes(4), "ggmm", 4) != 0)
+  if (head_.size() < 20 || std::memcmp(head.bytes(4), "ggmm", 4) != 0)
     bad("is not a GGMM model (chatllm.cpp's format, usually *.bin): its first bytes are not 'ggmm'");
   const int32_t version = head.i32();
   if (version != 1) bad(format("has GGMM version %d; this engine reads version 1", version));
@@ -83,12 +108,16 @@ void GgmmFile::read_header() {
   vocabulary_at_ = static_cast<size_t>(config_end);
   tensors_at_ = static_cast<size_t>(vocabulary_end);
 
-  const char *text = reinterpret_cast<const char *>(file_->data()) + 20;
+  const size_t needed = whole ? tensors_at_ : vocabulary_at_;
+  if (needed > kMaxHead) bad(format("is damaged: %zu bytes come before its tensors", needed));
+  head_.resize(needed);
+  file_->read(0, head_.data(), head_.size());
+  const char *text = reinterpret_cast<const char *>(head_.data()) + 20;
   size_t size = config_at_ - 20;
   while (size > 0 && text[size - 1] == '\0') --size;  // padding
   metadata_ = Json::parse(text, size);
 
-  Cursor config(*file_, config_at_, vocabulary_at_);
+  Cursor config(*file_, head_, config_at_, vocabulary_at_);
   GgmmHeader &h = header_;
   h.model_type = config.i32();
   if (h.model_type != kModelQwen3Asr && h.model_type != kModelQwen3ForcedAligner)
@@ -126,7 +155,7 @@ void GgmmFile::read_header() {
 }
 
 void GgmmFile::read_vocabulary() {
-  Cursor in(*file_, vocabulary_at_, tensors_at_);
+  Cursor in(*file_, head_, vocabulary_at_, tensors_at_);
   for (int32_t length; (length = in.i32()) != -1;) {
     if (length < 0 || length > kMaxTokenBytes || vocabulary_.size() >= static_cast<size_t>(header_.vocab_size))
       bad("is damaged: its vocabulary does not fit its header");
@@ -141,39 +170,39 @@ void GgmmFile::read_vocabulary() {
 }
 
 void GgmmFile::read_tensors() {
-  Cursor in(*file_, tensors_at_, file_->size());
+  Cursor in(*file_, {}, tensors_at_, file_->size());
   while (!in.done()) {
     const int32_t length = in.i32();
     if (length <= 0 || length > kMaxNameBytes || tensors_.size() >= static_cast<size_t>(kMaxTensors))
       bad(format("is truncated or damaged at byte %zu: no tensor starts there", in.at()));
-    const std::string_view name = in.string(length);
-    const std::string shown(name);
+    const std::string name(in.string(length));
     Tensor tensor;
     const int32_t dimensions = in.i32();
     if (dimensions < 1 || dimensions > kMaxDimensions)
-      bad(format("is damaged: tensor '%s' has %d dimensions", shown.c_str(), dimensions));
+      bad(format("is damaged: tensor '%s' has %d dimensions", name.c_str(), dimensions));
     uint64_t values = 1;
     for (int32_t i = 0; i < dimensions; ++i) {
       const int32_t extent = in.i32();
-      if (extent < 1) bad(format("is damaged: tensor '%s' has an extent of %d", shown.c_str(), extent));
+      if (extent < 1) bad(format("is damaged: tensor '%s' has an extent of %d", name.c_str(), extent));
       tensor.shape.push_back(extent);
       values *= static_cast<uint64_t>(extent);
-      if (values > (uint64_t{1} << 40)) bad(format("is damaged: tensor '%s' is larger than any file", shown.c_str()));
+      if (values > (uint64_t{1} << 40)) bad(format("is damaged: tensor '%s' is larger than any file", name.c_str()));
     }
     tensor.type = static_cast<DType>(in.i32());
     const BlockShape block = block_shape(tensor.type);
     if (block.values == 0)
-      bad(format("has tensor '%s' of type %d, which this engine does not read", shown.c_str(),
+      bad(format("has tensor '%s' of type %d, which this engine does not read", name.c_str(),
                  static_cast<int>(tensor.type)));
     if (tensor.cols() % block.values != 0)
-      bad(format("is damaged: rows of tensor '%s' are no whole number of %s blocks", shown.c_str(),
+      bad(format("is damaged: rows of tensor '%s' are no whole number of %s blocks", name.c_str(),
                  type_name(tensor.type)));
     tensor.bytes =
         static_cast<size_t>(values / static_cast<uint64_t>(block.values) * static_cast<uint64_t>(block.bytes));
     in.align(16);
-    tensor.data = in.bytes(tensor.bytes);
+    tensor.at = in.at();
+    in.skip(tensor.bytes);
     if (!tensors_.emplace(name, std::move(tensor)).second)
-      bad(format("is damaged: it has tensor '%s' twice", shown.c_str()));
+      bad(format("is damaged: it has tensor '%s' twice", name.c_str()));
   }
 }
 

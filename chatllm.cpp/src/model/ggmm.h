@@ -1,5 +1,6 @@
 // GGMM, chatllm.cpp's model file: a reader that trusts nothing. Every offset, count, length and type is checked against
-// the file before it is used; what it hands out points into the map and is safe to read.
+// the file before it is used. The header, the metadata and the vocabulary are held in memory, tensors are read when
+// they are needed.
 #pragma once
 
 #include <memory>
@@ -8,8 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/input_file.h"
 #include "base/json.h"
-#include "base/mapped_file.h"
 #include "nn/blocks.h"
 
 namespace chatllm {
@@ -20,7 +21,7 @@ constexpr int32_t kModelQwen3ForcedAligner = 0x04000002;
 struct Tensor {
   DType type = DType::F32;
   std::vector<int64_t> shape;  // PyTorch's order, outermost first
-  const uint8_t *data = nullptr;
+  size_t at = 0;               // in the file
   size_t bytes = 0;
 
   int64_t cols() const { return shape.back(); }  // the dimension that blocks run along
@@ -43,29 +44,30 @@ class GgmmFile {
   // (BAD_MODEL).
   explicit GgmmFile(const std::string &path, bool whole = true);
 
-  const MappedFile &file() const { return *file_; }
+  const InputFile &file() const { return *file_; }
   const GgmmHeader &header() const { return header_; }
   const Json &metadata() const { return metadata_; }
   const std::vector<std::string_view> &vocabulary() const { return vocabulary_; }  // GPT-2 byte alphabet
   const std::vector<std::string_view> &merges() const { return merges_; }          // "left right", by rank
-  const std::unordered_map<std::string_view, Tensor> &tensors() const { return tensors_; }
+  const std::unordered_map<std::string, Tensor> &tensors() const { return tensors_; }
 
   const Tensor *find(const std::string &name) const;
   // The tensor with exactly this shape; throws Error naming it otherwise.
   const Tensor &get(const std::string &name, const std::vector<int64_t> &shape) const;
 
  private:
-  void read_header();
+  void read_header(bool whole);
   void read_vocabulary();
   void read_tensors();
   [[noreturn]] void bad(const std::string &why) const;
 
-  std::unique_ptr<MappedFile> file_;
+  std::unique_ptr<InputFile> file_;
+  std::vector<uint8_t> head_;  // the file up to the tensors, or the vocabulary; words point into it
   size_t config_at_ = 0, vocabulary_at_ = 0, tensors_at_ = 0;
   GgmmHeader header_;
   Json metadata_;
   std::vector<std::string_view> vocabulary_, merges_;
-  std::unordered_map<std::string_view, Tensor> tensors_;
+  std::unordered_map<std::string, Tensor> tensors_;
 };
 
 }  // namespace chatllm

@@ -28,7 +28,7 @@ class Tokenizer {
 
   int32_t vocab_size_;
   std::vector<std::string> bytes_;
-  std::unordered_map<std::string_view, int32_t> ids_, ranks_;  // point into the file's map
+  std::unordered_map<std::string_view, int32_t> ids_, ranks_;  // point into the file's words
   std::unordered_map<std::string, int32_t> specials_;
   std::unordered_map<int32_t, std::string> special_names_;
 };

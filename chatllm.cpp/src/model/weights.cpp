@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -42,14 +43,13 @@ class Model::Packer {
     four_bit_encoder_ = first != nullptr && is_four_bit(first->type);
   }
 
-  // A copy: they lie all over the file, and each page that is touched brings many neighbours into the resident set.
   const float *vector(const std::string &name, int64_t size) {
     const Tensor &tensor = file_.get(name, {size});
     if (tensor.type != DType::F32)
       fail(Status::BadModel,
            format("the model file is damaged: tensor '%s' is %s instead of f32", name.c_str(), type_name(tensor.type)));
     vectors_.emplace_back(static_cast<size_t>(size));
-    std::memcpy(vectors_.back().data(), tensor.data, tensor.bytes);
+    file_.file().read(tensor.at, vectors_.back().data(), tensor.bytes);
     return vectors_.back().data();
   }
 
@@ -70,12 +70,13 @@ class Model::Packer {
       fail(Status::BadModel,
            format("the model file is damaged: tensor '%s.weight' is neither f16 nor f32", name.c_str()));
     const size_t size = tensor.type == DType::F16 ? 2 : 4;
-    std::vector<uint8_t> permuted(tensor.bytes);
+    std::vector<uint8_t> original(tensor.bytes), permuted(tensor.bytes);
+    file_.file().read(tensor.at, original.data(), original.size());
     for (int64_t o = 0; o < out; ++o)
       for (int64_t i = 0; i < in; ++i)
         for (int64_t k = 0; k < 9; ++k)
           std::memcpy(&permuted[static_cast<size_t>((o * 9 + k) * in + i) * size],
-                      tensor.data + static_cast<size_t>((o * in + i) * 9 + k) * size, size);
+                      &original[static_cast<size_t>((o * in + i) * 9 + k) * size], size);
     DType type = tensor.type;
     // 8-bit weights where they are faster than 16-bit ones and there is no matrix unit for those; the error stays
     // below that of the 8-bit activations, and far below that of 4-bit layers.
@@ -94,24 +95,39 @@ class Model::Packer {
       bytes += (job_bytes(job) + 63) / 64 * 64;
     }
     Pages arena(bytes);
+    constexpr int64_t kPanels = 4;  // packed at a time
+    std::vector<Buffer<uint8_t>> rows(static_cast<size_t>(pool.size()));
     for (Job &job : jobs_) {
       Matrix &m = job.linear->parts[job.part].matrix;
       uint8_t *target = arena.data() + job.at;
       m.data = target;
+      const Tensor &tensor = *job.tensor;
       if (m.layout == Layout::Rows) {
-        std::memcpy(target, job.permuted.data(), job.permuted.size());
+        if (job.permuted.empty())
+          file_.file().read(tensor.at, target, tensor.bytes);
+        else
+          std::memcpy(target, job.permuted.data(), job.permuted.size());
+      } else if (!job.permuted.empty()) {
+        pack_panels(m.type, job.permuted.data(), m, 0, m.panels(), target);
       } else {
-        const uint8_t *source = job.permuted.empty() ? job.tensor->data : job.permuted.data();
-        if (job.permuted.empty()) file_.file().will_need(source, job.tensor->bytes);
-        constexpr int64_t kPanels = 4;
-        pool.run((m.panels() + kPanels - 1) / kPanels, [&](int64_t task, int) {
-          pack_panels(m.type, source, m, task * kPanels, std::min((task + 1) * kPanels, m.panels()), target);
+        file_.file().will_need(tensor.at, tensor.bytes);
+        for (Buffer<uint8_t> &buffer : rows) buffer.reserve(static_cast<size_t>(kPanels * kPanel) * tensor.row_bytes());
+        std::atomic<bool> good{true};
+        pool.run((m.panels() + kPanels - 1) / kPanels, [&](int64_t task, int thread) {
+          const int64_t first = task * kPanels, last = std::min(first + kPanels, m.panels());
+          const size_t begin = static_cast<size_t>(first * kPanel) * tensor.row_bytes(),
+                       end = std::min(tensor.bytes, static_cast<size_t>(last * kPanel) * tensor.row_bytes());
+          uint8_t *source = rows[static_cast<size_t>(thread)].data();
+          if (file_.file().try_read(tensor.at + begin, source, end - begin))
+            pack_panels(m.type, source, m, first, last, target);
+          else
+            good = false;
         });
-        file_.file().release(job.tensor->data, job.tensor->bytes);
+        if (!good) file_.file().fail_to_read();
       }
       job.permuted = {};
     }
-    file_.file().release(file_.file().data(), file_.file().size());
+    file_.file().check_unchanged();
     return arena;
   }
 
@@ -146,10 +162,7 @@ class Model::Packer {
     linear.rows += rows;
     linear.cols = cols;
     linear.parts.push_back(part);
-    if (part.matrix.layout == Layout::Rows && permuted.empty())
-      linear.parts.back().matrix.data = tensor.data;
-    else
-      jobs_.push_back({&linear, linear.parts.size() - 1, &tensor, std::move(permuted), 0});
+    jobs_.push_back({&linear, linear.parts.size() - 1, &tensor, std::move(permuted), 0});
   }
 
   const GgmmFile &file_;
@@ -216,12 +229,18 @@ Model::Model(const std::string &path, const Kernels &kernels, ThreadPool &pool)
 
 void Model::embed(int32_t token, float *out) const {
   const Tensor &table = *decoder_.embedding;
-  const uint8_t *row = table.data + static_cast<size_t>(token) * table.row_bytes();
-  dequantize_row(table.type, row, out, table.cols());
-  // The system maps what surrounds the row too, up to a huge page; in time the whole table would be resident.
-  constexpr size_t kAround = size_t{2} << 20;
-  const uint8_t *end = table.data + table.bytes, *begin = row - std::min<size_t>(kAround, row - table.data);
-  file_.file().release(begin, std::min<size_t>(2 * kAround, static_cast<size_t>(end - begin)));
+  file_.file().check_unchanged();
+  const BlockShape block = block_shape(table.type);
+  uint8_t bytes[4096];
+  const int64_t most = static_cast<int64_t>(sizeof bytes) / block.bytes, blocks = table.cols() / block.values;
+  size_t at = table.at + static_cast<size_t>(token) * table.row_bytes();
+  for (int64_t done = 0; done < blocks;) {
+    const int64_t n = std::min(most, blocks - done);
+    file_.file().read(at, bytes, static_cast<size_t>(n * block.bytes));
+    dequantize_row(table.type, bytes, out + done * block.values, n * block.values);
+    at += static_cast<size_t>(n * block.bytes);
+    done += n;
+  }
 }
 
 namespace {
@@ -246,7 +265,7 @@ Cache *make_cache() {
 }  // namespace
 
 std::shared_ptr<const Model> Model::open(const std::string &path, const Kernels &kernels, ThreadPool &pool) {
-  const Cache::Key key(MappedFile(path).identity(), &kernels);
+  const Cache::Key key(InputFile(path).identity(), &kernels);
   std::lock_guard<std::mutex> lock(cache->mutex);  // a second loader waits for the first and then shares its result
   for (auto it = cache->models.begin(); it != cache->models.end();)
     it = it->second.expired() ? cache->models.erase(it) : std::next(it);

@@ -38,7 +38,7 @@ struct DecoderLayer {
 };
 
 struct DecoderWeights {
-  const Tensor *embedding = nullptr;  // rows stay in the file's map
+  const Tensor *embedding = nullptr;  // its rows are read from the file
   std::vector<DecoderLayer> layers;
   const float *norm = nullptr;
   Linear lm_head;
@@ -54,7 +54,7 @@ class Model {
   const Tokenizer &tokenizer() const { return tokenizer_; }
   const EncoderWeights &encoder() const { return encoder_; }
   const DecoderWeights &decoder() const { return decoder_; }
-  // One row of the embedding as float32 [hidden].
+  // One row of the embedding as float32 [hidden]. Throws Error when the file has changed.
   void embed(int32_t token, float *out) const;
 
  private:

@@ -23,6 +23,10 @@ size_t pair_bytes(Layout layout) {
                                       : 2 * (kBytes + kHalves);
 }
 
+size_t source_row_bytes(DType type, int64_t cols) {
+  return static_cast<size_t>(cols / block_shape(type).values * block_shape(type).bytes);
+}
+
 void put_half(uint8_t *at, uint16_t half) {
   at[0] = static_cast<uint8_t>(half);
   at[1] = static_cast<uint8_t>(half >> 8);
@@ -66,8 +70,9 @@ Group read_group(DType type, const uint8_t *row, int64_t group) {
   return g;
 }
 
+// `source` points to the panel's first row.
 void pack_int8_panel(DType type, const uint8_t *source, const Matrix &packed, int64_t panel, uint8_t *out) {
-  const size_t row_bytes = static_cast<size_t>(packed.cols / block_shape(type).values * block_shape(type).bytes);
+  const size_t row_bytes = source_row_bytes(type, packed.cols);
   const bool nibbles = packed.layout != Layout::Panels8;
   const int64_t groups = packed.cols / kGroup;
   const size_t group_bytes = nibbles ? kNibbles : kBytes;
@@ -78,7 +83,7 @@ void pack_int8_panel(DType type, const uint8_t *source, const Matrix &packed, in
     uint8_t *values = pair + static_cast<size_t>(g % 2) * group_bytes;
     uint8_t *scales = pair + 2 * group_bytes + static_cast<size_t>(g % 2) * kHalves;
     for (int64_t r = 0; r < rows; ++r) {
-      const Group group = read_group(type, source + static_cast<size_t>(panel * kPanel + r) * row_bytes, g);
+      const Group group = read_group(type, source + static_cast<size_t>(r) * row_bytes, g);
       for (int i = 0; i < (nibbles ? 16 : 32); ++i)
         values[i / 4 * 64 + r * 4 + i % 4] =
             nibbles ? static_cast<uint8_t>(group.q[i] | group.q[i + 16] << 4) : group.q[i];
@@ -93,7 +98,7 @@ void pack_float_panel(DType type, const uint8_t *source, const Matrix &packed, i
   const int64_t rows = std::min<int64_t>(kPanel, packed.rows - panel * kPanel);
   std::memset(out, 0, panel_bytes(packed));
   for (int64_t r = 0; r < rows; ++r) {
-    const uint8_t *row = source + static_cast<size_t>((panel * kPanel + r) * packed.cols) * size;
+    const uint8_t *row = source + static_cast<size_t>(r * packed.cols) * size;
     for (int64_t k = 0; k < packed.cols; ++k) {
       uint8_t *target = out + static_cast<size_t>(k * kPanel + r) * size;
       if (packed.layout == Layout::PanelsBF16) {
@@ -147,10 +152,11 @@ Layout panel_layout(DType type, const Kernels &kernels) {
 void pack_panels(DType type, const uint8_t *source, const Matrix &packed, int64_t begin, int64_t end, uint8_t *out) {
   for (int64_t panel = begin; panel < end; ++panel) {
     uint8_t *target = out + static_cast<size_t>(panel) * panel_bytes(packed);
+    const uint8_t *rows = source + static_cast<size_t>((panel - begin) * kPanel) * source_row_bytes(type, packed.cols);
     if (is_int8(packed.layout))
-      pack_int8_panel(type, source, packed, panel, target);
+      pack_int8_panel(type, rows, packed, panel, target);
     else
-      pack_float_panel(type, source, packed, panel, target);
+      pack_float_panel(type, rows, packed, panel, target);
   }
 }
 

@@ -8,8 +8,8 @@ namespace chatllm {
 // The layout in which a kernel set reads a matrix of this type.
 Layout panel_layout(DType type, const Kernels &kernels);
 
-// Packs panels [begin, end) of the matrix whose rows lie in `source` in the form of `type`; `packed` describes the
-// target and out points to its first panel. Rows past the end become zeros.
+// Packs panels [begin, end) of a matrix; `source` points to the first row of panel `begin` in the form of `type`,
+// `packed` describes the target and out points to its first panel. Rows past the end become zeros.
 void pack_panels(DType type, const uint8_t *source, const Matrix &packed, int64_t begin, int64_t end, uint8_t *out);
 
 }  // namespace chatllm
