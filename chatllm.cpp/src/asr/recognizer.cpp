@@ -565,6 +565,7 @@ Finish Recognizer::take(const Pointer &utterance, Choice choice, int64_t length)
 
 void Recognizer::finish(const Pointer &utterance, Finish finish) {
   Utterance &u = *utterance;
+  if (u.stage_ == Utterance::Stage::Ended) return;  // in the same part of the work, where memory is short for all
   u.timings_.finish = finish;
   const bool aborted = finish == Finish::Abort;
   if (u.conversation_ != nullptr && !aborted) u.conversation_->answered = true;
@@ -573,6 +574,7 @@ void Recognizer::finish(const Pointer &utterance, Finish finish) {
 }
 
 void Recognizer::fail(const Pointer &u, std::shared_ptr<const Error> error) {
+  if (u->stage_ == Utterance::Stage::Ended) return;
   u->timings_.finish = Finish::None;
   leave(u, Event::Kind::End, std::move(error));
 }

@@ -106,6 +106,7 @@ class JsonParser {
     while (at_ != end_ && std::string("+-.eE0123456789").find(*at_) != std::string::npos) ++at_;
     std::istringstream stream(std::string(begin, at_));
     stream.imbue(std::locale::classic());  // the program's locale may write 0,5
+    stream.exceptions(std::ios::badbit);   // a stream swallows std::bad_alloc otherwise
     double number = 0;
     if (begin == at_ || !(stream >> number) || stream.peek() != std::istringstream::traits_type::eof())
       bad("a value is neither a number nor a word");
