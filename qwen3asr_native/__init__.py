@@ -87,13 +87,26 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("audio", "engine", "errors", "files", "live", "model", "stream", "text", "transcript")
 
 
+def _load(module: str) -> Any:
+    try:
+        return importlib.import_module(f".{module}", __name__)
+    except ImportError as error:
+        if "subinterpreter" not in str(error):
+            raise
+        message = (
+            "qwen3asr_native does not work in a subinterpreter, as NumPy does not: use threads, which can share one "
+            "Model, or processes"
+        )
+        raise ImportError(message) from None
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
+        return _load(name)
     home = _HOME_OF.get(name, "errors" if name in __all__ else None)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    value = getattr(_load(home), name)
     globals()[name] = value
     return value
 

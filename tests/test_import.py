@@ -89,3 +89,21 @@ assert new.__spec__.name == "qwen3asr_native.{new}", new.__spec__
 print([str(w.message) for w in said if w.category is DeprecationWarning])
 """
     assert f"qwen3asr_native.{old} has moved to qwen3asr_native.{new}" in run_python(code).stdout
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters are not isolated from each other")
+def test_a_subinterpreter_is_refused_in_a_sentence() -> None:
+    inside = "import qwen3asr_native\ntry:\n    qwen3asr_native.Model\nexcept ImportError as error:\n    print(error)"
+    code = f"""
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+other = interpreters.create()
+interpreters.run_string(other, {inside!r})
+interpreters.destroy(other)
+"""
+    assert run_python(code).stdout.strip() == (
+        "qwen3asr_native does not work in a subinterpreter, as NumPy does not: use threads, which can share one Model, "
+        "or processes"
+    )
