@@ -667,7 +667,11 @@ class Journal:
         """Empties it."""
         self._file.seek(0)
         self._file.truncate(0)
-        self.append(header)
+        try:
+            self.append(header)
+        except OutputError:
+            self.remove()  # there is nothing in it to go on with
+            raise
 
     def append(self, record: Mapping[str, Any]) -> None:
         try:

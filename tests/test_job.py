@@ -470,3 +470,19 @@ def test_a_bar_shows_place_and_speed_on_a_terminal_only(tmp_path: Path, model_fi
     ):
         assert part in shown
     assert b"\x1b[31m.flac" not in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are POSIX")
+def test_a_disk_without_room_for_a_journal_keeps_no_empty_one(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); "
+        "import qwen3asr_native.cli as cli; cli.main()"
+    )
+    sample = ROOT / "samples" / "phone-number-zh-TW.wav"
+    command = [sys.executable, "-c", code, "transcribe", sample, "--format", "json", "--output-dir", tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "journal' cannot be written: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
