@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-from scipy import fft
 
 from .ordinary import ESPEAK_VOICES
 from .texts import Text
@@ -337,6 +336,8 @@ def add_noise(samples: np.ndarray, snr_db: float, kind: str, rng: np.random.Gene
 
 def telephone(samples: np.ndarray, mu_law: bool) -> np.ndarray:
     """Band-limit to 300-3400 Hz as an 8 kHz telephone line does; optionally quantize as G.711 mu-law does."""
+    from scipy import fft
+
     size = fft.next_fast_len(samples.size, real=True)
     spectrum = fft.rfft(samples.astype(np.float32), size)
     narrow = fft.irfft(spectrum * _telephone_gain(_frequencies(size)), size)[: samples.size]
@@ -362,6 +363,8 @@ def _mu_law(samples: np.ndarray) -> np.ndarray:
 
 def _transmit(samples: np.ndarray, on_the_phone: bool, rng: np.random.Generator) -> np.ndarray:
     """A random smooth frequency response, sometimes a decaying reverberation, sometimes a telephone line."""
+    from scipy import fft
+
     size = fft.next_fast_len(samples.size + 10_000, real=True)
     frequency = _frequencies(size)
     grid = np.linspace(0, SAMPLE_RATE / 2, 401)
