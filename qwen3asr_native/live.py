@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .audio import Pcm
     from .engine import Engine, Run
     from .options import Options
-    from .transcript import Transcript
+    from .transcript import Segment, Transcript
 
 #: An utterance that is longer ends at the next pause, however short, ...
 TARGET_SECONDS = 20.0
@@ -155,6 +155,11 @@ class Live:
             self._session.end()
         return self._session.result()
 
+    @property
+    def segments(self) -> list[Segment]:
+        """The utterances that have ended so far, those without text included; without tokens. From any thread."""
+        return self._session.segments()
+
     def abort(self) -> None:
         """Stops within one decode step; from any thread. ``finish()`` then gives the utterances that had ended."""
         self._finished = True
@@ -229,6 +234,7 @@ class _Session:
         self._updates: deque[Update] = deque(
             maxlen=_MOST_UPDATES
         )  # each says all that is stable: old ones may go
+        self._segments: list[Segment] = []
         self._result: Transcript | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="qwen3asr live", daemon=True)
@@ -266,6 +272,10 @@ class _Session:
                     return None
                 self._changed.wait(_WAIT_SECONDS)
             return self._updates.popleft()
+
+    def segments(self) -> list[Segment]:
+        with self._changed:
+            return list(self._segments)
 
     def result(self) -> Transcript:
         with self._changed:
@@ -391,6 +401,8 @@ class _Session:
             self._assembly.take(segment, event, utterance.run.start_ns)
         self._assembly.end(segment, result, result.finish)
         done = self._assembly.forget_tokens()
+        with self._changed:
+            self._segments.append(done)
         if result.finish != "abort":
             self._stable = join([self._stable, done.text])
             self._update(utterance, "", done.language)

@@ -282,3 +282,37 @@ def test_the_command_names_a_file_that_it_cannot_read(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert b"missing.wav" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_the_command_writes_subtitles_that_grow_with_each_utterance(talk: np.ndarray, tmp_path: Path) -> None:
+    """The file is whole after each utterance; those before stay as they were."""
+    sound, output = tmp_path / "talk.wav", tmp_path / "talk.srt"
+    soundfile.write(sound, talk, 16000)
+    command = [sys.executable, "-m", "qwen3asr_native", "live", str(sound), "--json", "-o", str(output)]
+    seen: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        for _ in process.stdout:
+            seen.append(output.read_text(encoding="utf-8"))
+    assert process.returncode == 0
+    final = output.read_text(encoding="utf-8")
+    assert final.count(" --> ") >= 2
+    assert all(final.startswith(text.rstrip("\n")) for text in seen)
+    assert final.rstrip("\n").splitlines()[-1] == program(sound).stdout.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("talk.doc", "names no format"), ("there.srt", "exists already"), ("no/such.srt", "")]
+)
+def test_an_output_that_cannot_be_is_refused_before_anybody_speaks(
+    name: str, says: str, tmp_path: Path, talk: np.ndarray
+) -> None:
+    (tmp_path / "there.srt").write_text("")
+    soundfile.write(tmp_path / "talk.wav", talk[:16000], 16000)
+    command = [sys.executable, "-m", "qwen3asr_native", "live", "talk.wav", "-o", name]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "Traceback" not in done.stderr
+    if says:
+        assert done.returncode != 0 and says in done.stderr
+    else:  # folders are made
+        assert done.returncode == 0 and (tmp_path / name).exists()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,8 @@ from .command import argument, option
 from .terminal import print_json, print_line
 
 if TYPE_CHECKING:
-    from ..live import Live
+    from ..live import Live, Update
+    from ..transcript import Segment
 
 _BLOCK_SECONDS = 0.1
 
@@ -29,6 +31,7 @@ _BLOCK_SECONDS = 0.1
         "qwen3asr live --script zh-TW --itn talk.wav --realtime       # a file, as fast as it was spoken",
         "arecord -q -f S16_LE -r 16000 -t raw | qwen3asr live -       # raw samples from another program",
         "qwen3asr live --json talk.wav > updates.jsonl",
+        "qwen3asr live --output talk.srt                             # subtitles that grow with each utterance",
     )
 )
 @argument(
@@ -61,6 +64,15 @@ _BLOCK_SECONDS = 0.1
 @option("--device", help="Microphone: a number or a part of its name, as sounddevice knows it.")
 @option("--realtime", is_flag=True, help="Read the file as fast as it was spoken, not as fast as possible.")
 @option("--json", "as_json", is_flag=True, help="Print each update as a JSON object, on a line.")
+@option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the utterances that have ended to this file, too, whose suffix says how: .srt, .vtt, .txt, .tsv, .lrc. It is "
+    "complete at every moment.",
+)
+@option("--overwrite", is_flag=True, help="Replace an output that exists.")
 def live(
     source: str | None,
     model: str | None,
@@ -75,6 +87,8 @@ def live(
     device: str | None,
     realtime: bool,
     as_json: bool,
+    output: Path | None,
+    overwrite: bool,
 ) -> None:
     """Print what is said while it is being said.
 
@@ -83,18 +97,53 @@ def live(
     """
     from ..model import Model
 
+    growing = None if output is None else _Growing(output, overwrite)
     with Model(model, threads=threads, kernels=kernels) as opened:
         session = opened.live(language, context=context, chunk=chunk, script=script, itn=itn)
         feeder = _Feeder(session, lambda: _blocks(source, rate, device, realtime))
         show = _print_updates if as_json else _show_on_terminal if sys.stdout.isatty() else _print_utterances
         try:
             with signals.stopping(feeder.stop):
-                show(session)
+                show(session if growing is None else growing.followed(session))
         finally:
             feeder.stop()
+            if growing is not None:
+                growing.write(session)
         if signals.caught() is not None:
             raise signals.Interrupted
         feeder.raise_failure()
+
+
+class _Growing:
+    """A file with the utterances that have ended, written anew, as a whole, after each."""
+
+    def __init__(self, path: Path, overwrite: bool) -> None:
+        from ..files.output import OutputError, target
+        from ..subtitles import WRITERS
+
+        kind = path.suffix[1:].lower()
+        if kind not in WRITERS:
+            known = ", ".join(f".{name}" for name in WRITERS)
+            raise click.UsageError(f"'{path}' names no format: give --output a file that ends in {known}")
+        if not overwrite and target(path).exists():
+            raise OutputError(f"'{path}' exists already; --overwrite replaces it")
+        self._path, self._render, self._count = path, WRITERS[kind], -1
+        self._put([])  # what cannot be written is said before anybody speaks
+
+    def _put(self, segments: list[Segment]) -> None:
+        from ..files.output import replace
+
+        if len(segments) != self._count:
+            replace(self._path, self._render(segments))
+            self._count = len(segments)
+
+    def write(self, session: Live) -> None:
+        self._put(session.segments)
+
+    def followed(self, session: Live) -> Iterator[Update]:
+        for update in session:
+            self.write(session)
+            yield update
 
 
 class _Feeder:
@@ -185,18 +234,18 @@ def _microphone(device: str | None) -> Iterator[tuple[Any, int]]:
         raise AudioError(f"the microphone cannot be read: {error}") from None
 
 
-def _print_updates(session: Live) -> None:
-    for update in session:
+def _print_updates(updates: Iterable[Update]) -> None:
+    for update in updates:
         print_json(asdict(update))
 
 
-def _print_utterances(session: Live) -> None:
-    for text, _tail in _utterances(session):
+def _print_utterances(updates: Iterable[Update]) -> None:
+    for text, _tail in _utterances(updates):
         if text:
             print_line(text)
 
 
-def _show_on_terminal(session: Live) -> None:
+def _show_on_terminal(updates: Iterable[Update]) -> None:
     """The utterance that goes on in its place, what may change dimmed; above it those that have ended."""
     from rich.console import Console
     from rich.live import Live as Display
@@ -204,15 +253,15 @@ def _show_on_terminal(session: Live) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     with Display(console=console, refresh_per_second=10, transient=True) as display:
-        for text, tail in _utterances(session):
+        for text, tail in _utterances(updates):
             if text:
                 console.print(Text(text))
             display.update(Text(tail, style="dim"))
 
 
-def _utterances(session: Live) -> Iterator[tuple[str, str]]:
+def _utterances(updates: Iterable[Update]) -> Iterator[tuple[str, str]]:
     """For each update: what has become stable by it, and the tail."""
     length = 0
-    for update in session:
+    for update in updates:
         text, length = update.stable[length:].strip(), len(update.stable)
         yield text, update.tail
