@@ -1079,6 +1079,13 @@ static void test_cancel_and_release(void) {
   CHECK(chatllm_destroy(obj) == 0);
 }
 
+static int steps_of(struct heard *h) {
+  pthread_mutex_lock(&h->mutex);
+  const int steps = h->steps;
+  pthread_mutex_unlock(&h->mutex);
+  return steps;
+}
+
 static void test_live_runs(void) {
   struct seen s;
   struct chatllm_obj *obj = started(&s);
@@ -1091,11 +1098,11 @@ static void test_live_runs(void) {
     h.run = submit(&h, NULL, 0, 12, 1);
     CHECK(h.run != NULL);
     for (int64_t at = 0; at < total; at += piece) {
-      const int steps = h.steps;
+      const int steps = steps_of(&h);
       CHECK(chatllm_asr_feed(h.run, pcm + at, at + piece < total ? piece : total - at, 0) == 0);
       if (at == 5 * piece) { /* each step is a hypothesis of all audio so far */
-        for (int i = 0; i < 60000 && h.steps == steps; ++i) nap_ms(1);
-        CHECK(h.steps > steps);
+        for (int i = 0; i < 60000 && steps_of(&h) == steps; ++i) nap_ms(1);
+        CHECK(steps_of(&h) > steps);
       }
     }
     CHECK(chatllm_asr_feed(h.run, NULL, 0, 1) == 0);

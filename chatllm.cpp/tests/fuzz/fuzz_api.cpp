@@ -104,17 +104,17 @@ class Program {
     }
   }
 
-  void on_print(int type, const char *text) {
+  void on_print(struct chatllm_obj *current, int type, const char *text) {
     EXPECT(text != nullptr);
-    if (type != PRINT_CHAT_CHUNK || current_ == nullptr) return;
+    if (type != PRINT_CHAT_CHUNK) return;
     switch (print_action_ % 4) {  // of an object that is at work
       case 1:
-        chatllm_abort_generation(current_);
+        chatllm_abort_generation(current);
         break;
       case 2:
-        EXPECT(chatllm_user_input(current_, "x") == CHATLLM_ASR_BUSY);
-        EXPECT(chatllm_destroy(current_) == CHATLLM_ASR_BUSY);
-        EXPECT(chatllm_start(current_, nullptr, nullptr, nullptr) == CHATLLM_ASR_BUSY);
+        EXPECT(chatllm_user_input(current, "x") == CHATLLM_ASR_BUSY);
+        EXPECT(chatllm_destroy(current) == CHATLLM_ASR_BUSY);
+        EXPECT(chatllm_start(current, nullptr, nullptr, nullptr) == CHATLLM_ASR_BUSY);
         break;
       default:
         break;
@@ -122,8 +122,15 @@ class Program {
   }
 
  private:
-  static void print(void *program, int type, const char *text) {
-    static_cast<Program *>(program)->on_print(type, text);
+  // What an object's callback is told.
+  struct Place {
+    Program *program;
+    struct chatllm_obj *obj;
+  };
+
+  static void print(void *place, int type, const char *text) {
+    const Place &at = *static_cast<Place *>(place);
+    at.program->on_print(at.obj, type, text);
   }
   static void event(void *run, const chatllm_asr_event *event) {
     static_cast<Run *>(run)->program->on_event(static_cast<Run *>(run), event);
@@ -184,6 +191,7 @@ class Program {
     if (objects_[i] != nullptr) return;
     objects_[i] = chatllm_create();
     EXPECT(objects_[i] != nullptr);
+    places_[i] = {this, objects_[i]};
   }
 
   void destroy(int i) {
@@ -231,9 +239,9 @@ class Program {
       chatllm_append_param(objects_[i], (choices_.below(8) ? fuzz::small_recognizer() : fuzz::small_aligner()).c_str());
     }
     if (async)
-      fuzz::checked(chatllm_async_start(objects_[i], print, nullptr, this), objects_[i]);
+      fuzz::checked(chatllm_async_start(objects_[i], print, nullptr, &places_[i]), objects_[i]);
     else
-      fuzz::checked(chatllm_start(objects_[i], print, nullptr, this), objects_[i]);
+      fuzz::checked(chatllm_start(objects_[i], print, nullptr, &places_[i]), objects_[i]);
   }
 
   void wait(struct chatllm_obj *obj) {
@@ -316,7 +324,6 @@ class Program {
     struct chatllm_obj *const obj = choices_.below(16) == 0 ? nullptr : objects_[i].load();
     Run *&slot = slots_[choices_.below(kRuns)];
     chatllm_asr_run_t *const handle = slot == nullptr ? nullptr : slot->handle;
-    current_ = obj;
     float *data = nullptr;
     int64_t shape[2];
     switch (which) {
@@ -513,7 +520,7 @@ class Program {
   std::mutex mutex_;  // of runs_
   std::deque<Run> runs_;
   std::vector<std::thread> threads_;
-  struct chatllm_obj *current_ = nullptr;
+  Place places_[kObjects] = {};
   std::atomic<uint8_t> print_action_{0};
 };
 
