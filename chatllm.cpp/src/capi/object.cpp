@@ -192,7 +192,10 @@ void Object::finish(int status) noexcept {
 }
 
 int Object::acquire_for_destroy() noexcept {
-  if (!forked() && recognizer_ && recognizer_->on_worker_thread()) return CHATLLM_ASR_BUSY;
+  if (!forked()) {
+    std::lock_guard<std::mutex> lock(mutex_);  // a start may be under way
+    if (recognizer_ && recognizer_->on_worker_thread()) return CHATLLM_ASR_BUSY;
+  }
   if (const int refused = admit(State::Sync)) return refused;
   endings_->close();
   return CHATLLM_ASR_OK;
