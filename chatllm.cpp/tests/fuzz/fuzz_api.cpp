@@ -312,7 +312,7 @@ class Program {
         if (what & 4) chatllm_abort_generation(obj);
         if (what & 8) chatllm_get_async_result_int(obj);
         if (what & 16) submit(obj, sound().data(), 1600, nullptr, what);
-        if (what & 32) chatllm_text_tokenize(obj, "a b");
+        if (what & 32) chatllm_asr_last_status();
         if (what & 64) nap();
       }
     });
@@ -489,7 +489,8 @@ class Program {
         chatllm_asr_prompt_ids(obj, count, options(), choices_.below(2) ? ids : nullptr, 8);
         break;
       }
-      case 44:
+      case 44:  // the sentence is that of the last call, so none may be under way
+        if (chatllm_get_async_result_int(obj) == INT_MIN) break;
         chatllm_asr_last_error(choices_.below(2) ? obj : nullptr);
         chatllm_asr_model_info(obj);
         break;
