@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from .audio import SAMPLE_RATE
 from .engine.shim import forked_error
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from .engine import Engine, Run
     from .options import Options
 
-#: Pieces that may be finished, or under way, and not read yet.
+#: Pieces that may be finished, or under way, and not read yet, ...
 MOST_UNREAD = 64
+#: ... and seconds of audio in them, which stays in memory until then: a piece that loops is heard once more.
+MOST_UNREAD_SECONDS = 120
 _WAIT_SECONDS = 0.1
 
 
@@ -132,13 +135,18 @@ class Ahead:
             failure = error
         self._end(failure, complete)
 
+    def _is_far_ahead(self) -> bool:
+        unread = len(self._ready)
+        samples = sum(len(piece.pcm) for piece, _ in self._ready)
+        enough = unread >= self._most_under_way and samples > MOST_UNREAD_SECONDS * SAMPLE_RATE
+        return unread >= MOST_UNREAD or enough
+
     def _wait_for_room(self) -> bool:
         """False when no more pieces are wanted."""
         ended = -1
         while not self.aborted:
             with self._changed:
-                unread = len(self._ready)
-                if unread >= MOST_UNREAD:
+                if self._is_far_ahead():
                     self._changed.wait(_WAIT_SECONDS)
                     continue
             if self._call.under_way() < self._most_under_way:

