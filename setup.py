@@ -21,8 +21,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-# What lives in the root of the checkout and goes into the package: the built-in model and what `doctor` lets it hear.
-PACKAGED = (Path("models") / "qwen3-asr-mini-q8_0.bin", Path("samples") / "phone-number-zh-TW.wav")
+# What lives in the root of the checkout and goes into the package: the built-in models and what `doctor` lets it hear.
+PACKAGED = (
+    Path("models") / "qwen3-asr-mini-q8_0.bin",
+    Path("models") / "qwen3-aligner-mini-q8_0.bin",
+    Path("samples") / "phone-number-zh-TW.wav",
+)
 
 # -g0: Python's own flags ask for debugging information, which would be most of the wheel.
 C_FLAGS = {"unix": ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden"], "msvc": ["/O2", "/std:c11", "/utf-8"]}

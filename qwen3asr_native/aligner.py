@@ -179,7 +179,8 @@ class Aligner(Holder):
     """A forced aligner: it tells when each word of a known text is said. Threads may share it.
 
     Args:
-        path_or_name: As for ``Model``, of a Qwen3-ForcedAligner model.
+        path_or_name: As for ``Model``, of a Qwen3-ForcedAligner model; None for the built-in mini aligner (said once on
+            standard error).
         dtype, threads, kernels, context_length: As for ``Model``.
         lazy: Load the model when it is first needed, not now. ``release`` frees it until then again.
 
@@ -190,7 +191,7 @@ class Aligner(Holder):
 
     def __init__(
         self,
-        path_or_name: str | os.PathLike[str],
+        path_or_name: str | os.PathLike[str] | None = None,
         *,
         dtype: str | None = None,
         threads: int | None = None,
@@ -198,6 +199,9 @@ class Aligner(Holder):
         context_length: int | None = None,
         lazy: bool = False,
     ) -> None:
+        if path_or_name is None:
+            hub.announce_built_in_aligner()
+            path_or_name = hub.BUILT_IN_ALIGNER_NAME
         self._name = path_or_name = arguments.path(path_or_name, "the aligner")
         checkpoint = hub.checkpoint(path_or_name)
         if checkpoint is not None:

@@ -306,8 +306,6 @@ class Model(Holder):
         if arguments.truth(words, "words"):
             from .aligner import MOST_SECONDS, Aligner, WordFinder
 
-            if aligner is None:
-                raise ArgumentError("words need an aligner: give aligner=, the path or name of one")
             if not isinstance(aligner, Aligner):
                 aligner = self._lazy_aligner(aligner)
                 on_end = aligner.close
@@ -339,7 +337,7 @@ class Model(Holder):
             on_end=on_end,
         )
 
-    def _lazy_aligner(self, path_or_name: str | os.PathLike[str]) -> Aligner:
+    def _lazy_aligner(self, path_or_name: str | os.PathLike[str] | None) -> Aligner:
         """One that computes as this model does, and is loaded when it is needed."""
         from .aligner import Aligner
 
@@ -366,7 +364,7 @@ class Model(Holder):
         """
         # Not loaded for each audio.
         aligner, own = options.get("aligner"), None
-        if options.get("words") and isinstance(aligner, (str, os.PathLike)):
+        if options.get("words") and (aligner is None or isinstance(aligner, (str, os.PathLike))):
             own = options["aligner"] = self._lazy_aligner(aligner)
         results = transcribe_many(
             lambda audio: self.stream(audio, language, **options), audios, self._engine.batch

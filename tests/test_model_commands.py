@@ -132,7 +132,7 @@ def test_models_lists_what_is_known_and_what_is_here(tmp_path: Path) -> None:
     home = {"HF_HOME": str(tmp_path)}
     done = qwen3asr("models", "--json", **home)
     rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert list(rows) == [hub.BUILT_IN_NAME, *hub.KNOWN_MODELS]
+    assert list(rows) == [hub.BUILT_IN_NAME, hub.BUILT_IN_ALIGNER_NAME, *hub.KNOWN_MODELS]
     assert rows["qwen3-asr-0.6b-q4_0"]["bytes"] == 538_868_432
     assert rows["qwen3-asr-0.6b-q4_0"]["path"] is None
     assert all(row["licence"] == "Apache-2.0" for row in rows.values())

@@ -52,8 +52,6 @@ def test_words_of_a_transcript_are_places_in_its_text(
 def test_words_are_there_when_they_are_asked_for(model: Model, aligner: Aligner) -> None:
     assert model.transcribe(SAMPLE).words == ()
     assert model.transcribe(SAMPLE, aligner=aligner).words == ()
-    with pytest.raises(ArgumentError, match="aligner"):
-        model.transcribe(SAMPLE, words=True)
     with pytest.raises(ModelFileError, match="no forced aligner"):
         model.transcribe(SAMPLE, words=True, aligner=model.info["path"])
 
@@ -161,7 +159,6 @@ def test_the_command_line_tells_words_in_json_and_subtitles(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--words", "--json"], "--aligner"),
         (["--words", "--aligner", "x.bin"], "--json"),
         (["--aligner", "x.bin"], "--words"),
         (["--words", "--aligner", "x.bin", "--format", "txt"], "subtitles"),
@@ -229,3 +226,25 @@ with q.Model(sys.argv[1], threads=6) as model:
     of_model, more = map(int, done.stdout.split())
     assert of_model >= 6
     assert more <= 1  # its scheduler
+
+
+def test_the_built_in_aligner_finds_words_on_their_side_of_a_pause(tmp_path: Path) -> None:
+    """Two clips with a second of silence between them: the words of each lie on its side of the pause's middle."""
+    clips = ROOT / "tests" / "data" / "clips"
+    texts = {"digits-3.flac": "二三八三幺", "digits-4.flac": "零五四"}
+    (first, second), pause = [load(clips / name) for name in texts], np.zeros(16000, np.float32)
+    audio = np.concatenate([first, pause, second])
+    with Aligner() as aligner:
+        words = aligner.align(audio, "".join(texts.values()), "Chinese", sample_rate=16000)
+    before, after = words[:5], words[5:]
+    middle = len(first) / 16000 + 0.5
+    assert all(word.end < middle for word in before)
+    assert all(word.start > middle for word in after)
+    assert all(0.05 < word.end - word.start < 1 for word in words)
+
+
+def test_words_come_from_the_built_in_aligner_when_none_is_named() -> None:
+    with Model() as model:
+        transcript = model.transcribe(SAMPLE, words=True, itn=True)
+    assert "".join(word.text for word in transcript.words) == "0900073331"
+    assert transcript.words[0].start < 0.5 < 4 < transcript.words[-1].end

@@ -26,7 +26,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MOST_BYTES = 8_000_000
+MOST_BYTES = 10_000_000
 OLDEST = (3, 9)
 EXTENSION = re.compile(r"qwen3asr_native/_native\.abi3\.so")
 EXPORTS = {"PyInit__native"}
@@ -137,7 +137,12 @@ def check_wheel(wheel: Path) -> None:
         fail(f"{wheel.name} has {wheel.stat().st_size:,} bytes, more than {MOST_BYTES:,}")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        for needed in ("py.typed", "models/qwen3-asr-mini-q8_0.bin", "samples/phone-number-zh-TW.wav"):
+        for needed in (
+            "py.typed",
+            "models/qwen3-asr-mini-q8_0.bin",
+            "models/qwen3-aligner-mini-q8_0.bin",
+            "samples/phone-number-zh-TW.wav",
+        ):
             needed = f"qwen3asr_native/{needed}"
             if needed not in names:
                 fail(f"{wheel.name} lacks {needed}")

@@ -15,6 +15,7 @@ from .terminal import print_json, print_line
 @command(
     short_help="Tell when each word of a text is said.",
     epilog=epilog.closing(
+        "qwen3asr align talk.wav talk.txt",
         "qwen3asr align --aligner qwen3-forced-aligner-0.6b-q4_0 talk.wav talk.txt",
         "qwen3asr align --aligner aligner.bin --language ja --json talk.wav talk.txt",
     ),
@@ -24,9 +25,9 @@ from .terminal import print_json, print_line
 @option(
     "--aligner",
     "-a",
-    required=True,
     metavar="MODEL",
-    help="Forced aligner: model file, directory of a checkpoint, or a name that 'qwen3asr models' lists.",
+    help="Forced aligner: model file, directory of a checkpoint, or a name that 'qwen3asr models' lists. Without it: the "
+    "built-in mini aligner.",
 )
 @option("--language", "-l", metavar="LANGUAGE", help="Name or ISO code; matters for Japanese and Korean.")
 @threads
@@ -35,7 +36,7 @@ from .terminal import print_json, print_line
 def align(
     audio: Path,
     text: Path,
-    aligner: str,
+    aligner: str | None,
     language: str | None,
     threads: int | None,
     kernels: str | None,

@@ -64,16 +64,20 @@ def models(as_json: bool) -> None:
     """List the known models: what they are, their size and licence, and where they are."""
     from ..files import hub
 
+    built_in = {hub.BUILT_IN_NAME: hub.built_in_model(), hub.BUILT_IN_ALIGNER_NAME: hub.built_in_aligner()}
     rows = [
-        {
-            "name": hub.BUILT_IN_NAME,
-            "kind": "built in",
-            "bytes": _file_size(hub.built_in_model()),
-            "licence": "Apache-2.0",
-            "source": "this package",
-            "sha256": None,
-            "path": os.fspath(hub.built_in_model()),
-        },
+        *(
+            {
+                "name": name,
+                "kind": "built in",
+                "bytes": _file_size(path),
+                "licence": "Apache-2.0",
+                "source": "this package",
+                "sha256": None,
+                "path": os.fspath(path),
+            }
+            for name, path in built_in.items()
+        ),
         *(_row(model) for model in hub.KNOWN_MODELS.values()),
     ]
     if as_json:
@@ -137,7 +141,8 @@ def download(name: str, to: Path | None) -> None:
     from ..files.download import download as fetch
 
     with _interruptible("what has arrived is kept, and the same command goes on from there"):
-        path = hub.built_in_model() if name == hub.BUILT_IN_NAME else fetch(hub.known_model(name), to)
+        here = name in (hub.BUILT_IN_NAME, hub.BUILT_IN_ALIGNER_NAME)
+        path = hub.resolve(name) if here else fetch(hub.known_model(name), to)
     print_line(os.fspath(path))
 
 

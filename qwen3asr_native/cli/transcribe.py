@@ -71,13 +71,14 @@ if TYPE_CHECKING:
 @option(
     "--words",
     is_flag=True,
-    help="Tell when each word is said: in JSON, and as the times of subtitles. Needs --aligner.",
+    help="Tell when each word is said: in JSON, and as the times of subtitles.",
 )
 @option(
     "--aligner",
     "-a",
     metavar="MODEL",
-    help="Forced aligner for --words: model file, directory of a checkpoint, or a name that 'qwen3asr models' lists.",
+    help="Forced aligner for --words: model file, directory of a checkpoint, or a name that 'qwen3asr models' lists. "
+    "Without it: the built-in mini aligner.",
 )
 @option("--timings", is_flag=True, help="Print the time of each stage on standard error.")
 @option(
@@ -206,7 +207,7 @@ def transcribe(
         "words": words,
     }
     threads = _sensible_threads(threads)
-    loaded = Aligner(aligner, threads=threads, kernels=kernels, lazy=True) if words and aligner else None
+    loaded = Aligner(aligner, threads=threads, kernels=kernels, lazy=True) if words else None
     opened = Model(
         model,
         dtype=dtype,
@@ -266,8 +267,6 @@ def _check_combination(in_files: bool, as_json: bool, formats: list[str], again:
 def _check_words(
     words: bool, aligner: str | None, as_json: bool, formats: list[str], output: str | None
 ) -> None:
-    if words and aligner is None:
-        raise click.UsageError("--words needs a forced aligner: give --aligner, a model file or name")
     if aligner is not None and not words:
         raise click.UsageError("--aligner is for --words")
     kinds = set(formats) or {Path(output or "").suffix[1:].lower()}

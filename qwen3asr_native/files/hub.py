@@ -15,8 +15,9 @@ from ..log import logger
 from .architecture import is_aligner
 
 BUILT_IN_NAME = "qwen3-asr-mini-q8_0"
+BUILT_IN_ALIGNER_NAME = "qwen3-aligner-mini-q8_0"
 
-_announced = False
+_announced: set[str] = set()
 
 
 class KnownModel(NamedTuple):
@@ -115,6 +116,8 @@ def resolve(path_or_name: str | os.PathLike[str] | None) -> Path:
     """
     if path_or_name is None or path_or_name == BUILT_IN_NAME:
         return built_in_model()
+    if path_or_name == BUILT_IN_ALIGNER_NAME:
+        return built_in_aligner()
     if not os.fspath(path_or_name):
         raise ModelFileError("the model's name is empty; give a name that 'qwen3asr models' lists, or a path")
     path = Path(path_or_name)
@@ -187,15 +190,22 @@ def _known_checkpoint(path_or_name: str | os.PathLike[str]) -> KnownModel | None
 
 def built_in_model() -> Path:
     """The mini model that comes with the package."""
+    return _packaged(BUILT_IN_NAME, "the built-in mini model")
+
+
+def built_in_aligner() -> Path:
+    """The mini forced aligner that comes with the package."""
+    return _packaged(BUILT_IN_ALIGNER_NAME, "the built-in mini aligner")
+
+
+def _packaged(name: str, what: str) -> Path:
     package = Path(__file__).resolve().parent.parent
     # In the wheel it is part of the package; in a source checkout it lies beside its recipe.
     for folder in (package / "models", package.parent / "models"):
-        path = folder / f"{BUILT_IN_NAME}.bin"
+        path = folder / f"{name}.bin"
         if path.is_file():
             return path
-    raise ModelFileError(
-        "the built-in mini model is missing from this installation; give the path of a model file"
-    )
+    raise ModelFileError(f"{what} is missing from this installation; give the path of a model file")
 
 
 def check_transcribes(path_or_name: str | os.PathLike[str]) -> None:
@@ -234,13 +244,20 @@ def does_not_transcribe(path: str | os.PathLike[str]) -> ModelFileError:
 
 def announce_built_in() -> None:
     """Logs once in a process that the built-in model is at work: who wants another should know."""
-    global _announced
-    if not _announced:
-        _announced = True
-        logger.warning(
-            "using the built-in mini model (%s: spoken numbers only); name a model to use another",
-            BUILT_IN_NAME,
-        )
+    _announce(BUILT_IN_NAME, "mini model", "spoken numbers only", "model")
+
+
+def announce_built_in_aligner() -> None:
+    """The same of the aligner."""
+    _announce(
+        BUILT_IN_ALIGNER_NAME, "mini aligner", "Chinese and English of synthetic voices", "forced aligner"
+    )
+
+
+def _announce(name: str, what: str, knows: str, kind: str) -> None:
+    if name not in _announced:
+        _announced.add(name)
+        logger.warning("using the built-in %s (%s: %s); name a %s to use another", what, name, knows, kind)
 
 
 def quantized_copy(checkpoint: Path, dtype: str) -> Path:
