@@ -21,22 +21,28 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=400)
     parser.add_argument("--seed", type=int, default=77)
     options = parser.parse_args()
-    for language, errors in measure(Aligner(options.model), options.clips, options.seed).items():
+    measured = measure(Aligner(options.model), options.clips, options.seed)
+    for (language, kind), errors in sorted(measured.items()):
         distance = np.abs(errors)
         shares = ", ".join(f"{np.mean(distance <= limit):.0%} within {limit} ms" for limit in (60, 100, 200))
         print(
-            f"{language}: {len(errors) // 2} words, mean {distance.mean():.0f} ms, median {np.median(distance):.0f} ms, "
+            f"{language}, {kind}: {len(errors) // 2} words, mean {distance.mean():.0f} ms, median {np.median(distance):.0f} ms, "
             f"{shares}, median with its sign {np.median(errors):.0f} ms"
         )
 
 
-def measure(aligner: Aligner, clips: int, seed: int) -> dict[str, np.ndarray]:
-    """Begin and end of each word, told less spoken, in milliseconds; for each language [2 * words]."""
+def measure(aligner: Aligner, clips: int, seed: int) -> dict[tuple[str, str], np.ndarray]:
+    """Begin and end of each word, told less spoken, in milliseconds [2 * words]; for each language all words, those of
+    numbers and those of other texts.
+
+    Raises:
+        RuntimeError: The aligner tells of more or fewer words than were spoken.
+    """
     engine, rng = espeak.Espeak(), random.Random(seed)
-    errors: dict[str, list[float]] = {"Chinese": [], "English": []}
+    errors: dict[tuple[str, str], list[float]] = {}
     while clips > 0:
         text, _ = render.random_text(rng)
-        if text.language not in errors:
+        if text.language not in ("Chinese", "English"):
             continue
         try:
             heard = render.utterance(engine, text, speech.random_voice(text.language, rng, True, ()))
@@ -50,13 +56,17 @@ def measure(aligner: Aligner, clips: int, seed: int) -> dict[str, np.ndarray]:
         told = aligner.align(
             pcm, [unit for unit, *_ in spoken], text.language, sample_rate=speech.SAMPLE_RATE
         )
-        for word, (_, begin, end) in zip(told, spoken):
-            errors[text.language] += [
-                1000 * (word.start - begin - _SILENCE_SECONDS),
-                1000 * (word.end - end - _SILENCE_SECONDS),
-            ]
+        if len(told) != len(spoken):
+            raise RuntimeError(f"{len(spoken)} words were spoken, {len(told)} have times: {text.spoken!r}")
+        distances = [
+            1000 * (at - of - _SILENCE_SECONDS)
+            for word, (_, begin, end) in zip(told, spoken)
+            for at, of in ((word.start, begin), (word.end, end))
+        ]
+        for kind in ("all", "numbers" if text.written else "other words"):
+            errors.setdefault((text.language, kind), []).extend(distances)
         clips -= 1
-    return {language: np.array(values) for language, values in errors.items() if values}
+    return {key: np.array(values) for key, values in errors.items()}
 
 
 if __name__ == "__main__":
