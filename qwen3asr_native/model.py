@@ -189,7 +189,7 @@ class Model(Holder):
             words: Tell when each word is said: ``words`` of the segments and of the transcript. Segments are at most
                 180 s long then; one whose words cannot be found stays without, and the transcript's notes tell why.
             aligner: What tells it, an ``Aligner`` or the path or name of one, which is loaded when the first segment
-                needs it, and freed at the end of this call.
+                needs it, and freed at the end of this call. None: the built-in one, for the built-in model only.
 
         Raises:
             AudioError: The audio is missing, empty, not audio, or holds NaN.
@@ -341,6 +341,11 @@ class Model(Holder):
         """One that computes as this model does, and is loaded when it is needed."""
         from .aligner import Aligner
 
+        if path_or_name is None and self._path != hub.built_in_model():
+            raise ArgumentError(
+                "words need a forced aligner: give aligner=, the path or name of one; the built-in mini aligner, "
+                f"'{hub.BUILT_IN_ALIGNER_NAME}', knows Chinese and English of synthetic voices"
+            )
         info = self._engine.info
         return Aligner(path_or_name, threads=info.get("threads"), kernels=info.get("kernels"), lazy=True)
 

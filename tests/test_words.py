@@ -159,6 +159,7 @@ def test_the_command_line_tells_words_in_json_and_subtitles(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (["--words", "--json", "--model", "MODEL"], "--aligner"),
         (["--words", "--aligner", "x.bin"], "--json"),
         (["--aligner", "x.bin"], "--words"),
         (["--words", "--aligner", "x.bin", "--format", "txt"], "subtitles"),
@@ -248,3 +249,16 @@ def test_words_come_from_the_built_in_aligner_when_none_is_named() -> None:
         transcript = model.transcribe(SAMPLE, words=True, itn=True)
     assert "".join(word.text for word in transcript.words) == "0900073331"
     assert transcript.words[0].start < 0.5 < 4 < transcript.words[-1].end
+
+
+def test_words_of_another_model_need_an_aligner_by_name(model_file: Path, tmp_path: Path) -> None:
+    """The mini aligner would give times of any language, which mean nothing."""
+    copy = tmp_path / "another.bin"
+    copy.write_bytes(model_file.read_bytes())
+    with Model(copy) as other:
+        for ask in (
+            other.transcribe,
+            lambda audio, **options: list(other.transcribe_many([audio], **options)),
+        ):
+            with pytest.raises(ArgumentError, match="need a forced aligner"):
+                ask(SAMPLE, words=True)

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     "-a",
     metavar="MODEL",
     help="Forced aligner for --words: model file, directory of a checkpoint, or a name that 'qwen3asr models' lists. "
-    "Without it: the built-in mini aligner.",
+    "With the built-in model: the built-in mini aligner.",
 )
 @option("--timings", is_flag=True, help="Print the time of each stage on standard error.")
 @option(
@@ -182,7 +182,7 @@ def transcribe(
     wanted = [name for value in formats for name in value.lower().split(",") if name]
     in_files = output is not None or output_dir is not None
     _check_combination(in_files, as_json, wanted, overwrite or resume, timings)
-    _check_words(words, aligner, as_json, wanted, output)
+    _check_words(words, aligner, model, as_json, wanted, output)
     sources, good = _sources(files, recursive)
     if not sources:
         raise click.exceptions.Exit(1)
@@ -265,8 +265,17 @@ def _check_combination(in_files: bool, as_json: bool, formats: list[str], again:
 
 
 def _check_words(
-    words: bool, aligner: str | None, as_json: bool, formats: list[str], output: str | None
+    words: bool,
+    aligner: str | None,
+    model: str | None,
+    as_json: bool,
+    formats: list[str],
+    output: str | None,
 ) -> None:
+    if words and aligner is None and model is not None:
+        raise click.UsageError(
+            "--words needs a forced aligner beside --model: give --aligner, a model file or name"
+        )
     if aligner is not None and not words:
         raise click.UsageError("--aligner is for --words")
     kinds = set(formats) or {Path(output or "").suffix[1:].lower()}
