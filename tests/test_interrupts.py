@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from conftest import ROOT, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,3 +131,32 @@ def test_a_signal_that_is_ignored_from_outside_stays_ignored(tmp_path: Path) -> 
     process.send_signal(signal.SIGHUP)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, len(output.splitlines())) == (0, 1)
+
+
+def test_a_signal_in_a_callback_of_libsndfile_is_not_lost() -> None:
+    code = """
+import io, os, signal, time
+import numpy, soundfile
+from qwen3asr_native.cli import signals
+
+class File(io.BytesIO):
+    def tell(self):
+        if armed:
+            armed.clear()
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().tell()
+
+armed = []
+file = File()
+soundfile.write(file, numpy.zeros(16000), 16000, format="WAV")
+file.seek(0)
+signals.listen()
+armed.append(1)
+try:
+    soundfile.read(file)
+    time.sleep(10)
+except signals.Interrupted:
+    print("interrupted", signals.status())
+"""
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("interrupted 130\n", "")

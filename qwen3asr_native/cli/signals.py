@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # What is told to stop gets this long, seconds, before the signal is raised as elsewhere: it may wait for a pipe.
 _PATIENCE = 3.0
+# Until a signal that came at a bad moment is sent again, seconds.
+_SOON = 0.005
 
 _caught: int | None = None
 _stop: Callable[[], None] | None = None
@@ -71,17 +74,37 @@ def _handle(handler: Callable[[int, Any], object]) -> None:
             signal.signal(number, handler)
 
 
-def _take(number: int, _frame: object) -> None:
+def _take(number: int, frame: FrameType | None) -> None:
     global _caught, _told, _raised
     if _caught is None:
         _caught = number
     if _stop is not None and not _told:
         _told = True
         return
+    if _in_callback(frame):
+        threading.Timer(_SOON, _send, (number,)).start()
+        return
     _raised += 1
     if _raised > 2:
         os._exit(128 + number)
     raise Interrupted
+
+
+def _in_callback(frame: FrameType | None) -> bool:
+    """Whether libsndfile has called Python to read a file object: C would print and lose an exception there."""
+    while frame is not None:
+        if frame.f_code.co_name.startswith("vio_") and frame.f_code.co_filename.endswith("soundfile.py"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _send(number: int) -> None:
+    """Sends the main thread a signal, which wakes it where it waits."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
 
 
 def _watch(reader: socket.socket, _writer: socket.socket) -> None:
@@ -94,10 +117,7 @@ def _watch(reader: socket.socket, _writer: socket.socket) -> None:
         stop()
         time.sleep(_PATIENCE)
         if _stop is stop:
-            if hasattr(signal, "pthread_kill"):  # wakes the main thread where it waits
-                signal.pthread_kill(threading.main_thread().ident or 0, number)
-            else:
-                signal.raise_signal(number)
+            _send(number)
 
 
 @contextmanager
