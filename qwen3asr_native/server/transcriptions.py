@@ -195,7 +195,8 @@ class _Work:
 
     def _headers(self) -> dict[str, str]:
         ignored = ", ".join(self._wish.ignored)
-        return {IGNORED_HEADER: ignored.encode("ascii", "replace").decode()} if ignored else {}
+        printable = "".join(c if " " <= c <= "~" else "?" for c in ignored).strip()
+        return {IGNORED_HEADER: printable} if printable else {}
 
     def _length(self, transcript: Transcript) -> float:
         return transcript.timings.audio_ms / 1000 if self._seconds is None else self._seconds

@@ -146,6 +146,8 @@ NUMBER_SIGN = frozenset("號号")  # a house number makes compounds with 巷 and
 GRADE = "等"
 DECADE = "年代"
 AFTER_TWO_DIGITS = _words("年 年次 年代 折 無鉛 无铅")  # 八五折, 八六年次, 九五無鉛
+# What stands before a word and says what it is; otherwise without a meaning.
+BEFORE_WORDS = MEASURED_BEFORE | RISEN | COUNTING | frozenset("".join(GOT))
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
 # Characters that are tokens of their own, because the grammar asks what stands beside a number.
 CONTEXT = frozenset().union(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import normalize
+from .lexicon import BEFORE_WORDS
 from .numbers import is_simplified
 from .tokens import Kind, begins_word, is_plain, longest_word, tokenize
 
@@ -46,7 +47,8 @@ def _last_cut(text: str) -> int:
     open_word = _open_word(text)
     tokens = tokenize(text)
     for token, following in zip(reversed(tokens[:-1]), reversed(tokens)):
-        if token.kind is Kind.TEXT and is_plain(token.text[0]) and following.start <= open_word:
+        plain = token.kind is Kind.TEXT and is_plain(token.text[0])
+        if plain and token.text[-1] not in BEFORE_WORDS and following.start <= open_word:
             return following.start
     return 0
 
