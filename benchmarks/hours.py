@@ -1,7 +1,7 @@
 """Hours of audio: memory, computing time and error rate over the length, and jobs that are killed and resumed.
 
-    python benchmarks/hours.py curves docs/assets/hours.png [--model NAME] [--hours 0.1,0.5,1,2,3]
-    python benchmarks/hours.py kills [--model NAME] [--moments 20] [--minutes 10]
+    python benchmarks/hours.py [--model NAME] [--gaps silence,noise,music] curves PICTURE [--hours 0.1,0.5,1,2,3]
+    python benchmarks/hours.py [--model NAME] kills [--moments 20] [--minutes 10]
 
 The recordings are made of the clips in ``tests/data/clips`` with silence, noise and music of 2.5 to 8 s between them
 (``qwen3asr_native.lab.hours``). Each length is transcribed in a process of its own. ``curves`` draws and prints; ``kills``
@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qwen3asr_native.lab.hours import Recording, clip_error_rate, read_clips, score
+from qwen3asr_native.lab.hours import GAPS, Recording, clip_error_rate, read_clips, score
 
 CLIPS = Path(__file__).resolve().parent.parent / "tests" / "data" / "clips"
 FORMATS = "txt,srt,vtt,tsv,json,lrc"
@@ -31,6 +31,9 @@ FORMATS = "txt,srt,vtt,tsv,json,lrc"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model")
+    parser.add_argument(
+        "--gaps", default=",".join(GAPS), help="what is between the clips, for one and curves"
+    )
     parts = parser.add_subparsers(dest="part", required=True)
     curves_parser = parts.add_parser("curves")
     curves_parser.add_argument("picture", type=Path)
@@ -42,28 +45,36 @@ def main() -> None:
     kills_parser.add_argument("--minutes", type=float, default=10)
     options = parser.parse_args()
     if options.part == "one":
-        print(json.dumps(measure(options.hours, options.model)))
+        print(json.dumps(measure(options.hours, options.model, options.gaps)))
     elif options.part == "curves":
         lengths = [float(hours) for hours in options.hours.split(",")]
-        curves([_apart(hours, options.model) for hours in lengths], options.picture)
+        curves([_apart(hours, options.model, options.gaps) for hours in lengths], options.picture)
     else:
         kills(options.moments, options.minutes, options.model)
 
 
-def _apart(hours: float, model: str | None) -> dict[str, Any]:
-    command = [sys.executable, __file__, *(["--model", model] if model else []), "one", str(hours)]
+def _apart(hours: float, model: str | None, gaps: str) -> dict[str, Any]:
+    command = [
+        sys.executable,
+        __file__,
+        *(["--model", model] if model else []),
+        "--gaps",
+        gaps,
+        "one",
+        str(hours),
+    ]
     row: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     print(json.dumps(row), flush=True)
     return row
 
 
-def measure(hours: float, name: str | None) -> dict[str, Any]:
+def measure(hours: float, name: str | None, gaps: str) -> dict[str, Any]:
     """One recording in this process: peak of memory in MB over that after a clip, CPU seconds for an hour, quality."""
     from qwen3asr_native import Model
 
     clips = read_clips(CLIPS)
     with tempfile.TemporaryDirectory() as folder, Model(name) as model:
-        recording, path = Recording(clips, 3600 * hours), Path(folder) / "recording.wav"
+        recording, path = Recording(clips, 3600 * hours, gaps.split(",")), Path(folder) / "recording.wav"
         recording.write(path)
         alone = [model.transcribe(clip.pcm, sample_rate=16000).text for clip in clips]
         before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()

@@ -82,6 +82,13 @@ def test_streamed_pieces_add_up_to_the_normalized_text(text: str, data: st.DataO
     assert "".join(pieces) + stream.flush() == normalize(text)
 
 
+@pytest.mark.parametrize("text", ["升溫二度我家", "收到九份文件"])
+def test_a_stream_remembers_what_stands_before_a_word(text: str) -> None:
+    """升溫二度 is a measure, and 二度 alone may be "again": the words before it are not let go too soon."""
+    stream = StreamNormalizer()
+    assert "".join(map(stream.feed, text)) + stream.flush() == normalize(text)
+
+
 def test_a_stream_does_not_read_a_long_number_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read = 0
 

@@ -255,6 +255,17 @@ def test_fields_that_make_no_sense_are_refused(url: str, wav: bytes, fields: dic
     assert error_of(answer)["type"] == "invalid_request_error"
 
 
+def test_names_of_fields_that_no_header_can_hold_are_answered(url: str, wav: bytes) -> None:
+    parts = [(b'"a\x0cb"', b"1"), (b'"\x0c"', b"1"), (b'"file"; filename="a.wav"', wav)]
+    body = b"".join(
+        b"--x\r\nContent-Disposition: form-data; name=" + name + b"\r\n\r\n" + value + b"\r\n"
+        for name, value in parts
+    )
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    answer = httpx.post(url + PATH, content=body + b"--x--\r\n", headers=kind, timeout=60)
+    assert (answer.status_code, answer.headers["x-ignored-fields"]) == (200, "?, a?b")
+
+
 def test_fields_without_effect_are_named_in_a_header(url: str, wav: bytes) -> None:
     answer = post(url, wav, temperature="0.4", chunking_strategy="auto", beam_size="5")
     assert (answer.status_code, answer.headers["x-ignored-fields"]) == (200, "temperature, beam_size")

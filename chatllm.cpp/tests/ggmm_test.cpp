@@ -44,27 +44,6 @@ bool is_sentence(const std::string &text) {
   return text.size() > 5 && text.find('\n') == std::string::npos && text.size() < 1000;
 }
 
-// The sizes of a mutant stay small enough for the machine: the test is not about real memory.
-ModelSpec tiny() {
-  ModelSpec spec;
-  spec.d_model = 8;
-  spec.encoder_layers = 1;
-  spec.encoder_ffn = 8;
-  spec.conv_channels = 2;
-  spec.hidden = 32;
-  spec.layers = 1;
-  spec.heads = 2;
-  spec.kv_heads = 1;
-  spec.head_dim = 6;
-  spec.ffn = 32;
-  spec.max_positions = 4096;
-  spec.mel_bins = 16;
-  spec.mixed = true;
-  spec.words = {"ab", "abc"};
-  spec.merges = {"a b", "ab c"};
-  return spec;
-}
-
 }  // namespace
 
 TEST(header_and_directory_are_read) {
@@ -96,7 +75,7 @@ TEST(header_and_directory_are_read) {
 }
 
 TEST(files_that_are_no_models) {
-  const auto good = test::build_model(tiny()).bytes;
+  const auto good = test::build_model(test::small_spec()).bytes;
   CHECK_FAILS(GgmmFile("/nowhere/model.bin"), "cannot open model file '/nowhere/model.bin'");
   CHECK_FAILS(GgmmFile(std::filesystem::temp_directory_path().string()), "not a regular file");
   CHECK_FAILS(GgmmFile(test::TempFile({}).path()), "empty");
@@ -108,7 +87,7 @@ TEST(files_that_are_no_models) {
 }
 
 TEST(every_field_of_the_configuration_is_checked) {
-  const auto good = test::build_model(tiny()).bytes;
+  const auto good = test::build_model(test::small_spec()).bytes;
   const size_t config = static_cast<size_t>(get_i32(good, 8));
   for (int field = 0; field < 15; ++field) {
     if (field >= 9 && field <= 12) continue;  // bos, eos, pad and sep are not used
@@ -132,7 +111,7 @@ TEST(every_field_of_the_configuration_is_checked) {
 }
 
 TEST(offsets_are_checked) {
-  const auto good = test::build_model(tiny()).bytes;
+  const auto good = test::build_model(test::small_spec()).bytes;
   for (const size_t at : {8, 12, 16})
     for (const int32_t value : {INT32_MIN, -1, 0, 19, 21, 400, static_cast<int32_t>(good.size()),
                                 static_cast<int32_t>(good.size()) + 1, INT32_MAX}) {
@@ -143,7 +122,7 @@ TEST(offsets_are_checked) {
 }
 
 TEST(a_file_cut_anywhere_is_refused) {
-  const test::ModelBytes model = test::build_model(tiny());
+  const test::ModelBytes model = test::build_model(test::small_spec());
   std::vector<size_t> cuts = {0, 1, 3, 4, 8, 19, 20, model.bytes.size() - 1};
   for (const size_t boundary : model.boundaries)
     for (int d = -2; d <= 2; ++d) cuts.push_back(boundary + static_cast<size_t>(d));
@@ -161,7 +140,7 @@ TEST(a_file_cut_anywhere_is_refused) {
 
 // A mutant loads or is refused with one sentence, and nothing that runs on it leaves its memory.
 TEST(random_mutations_never_crash) {
-  const test::ModelBytes model = test::build_model(tiny());
+  const test::ModelBytes model = test::build_model(test::small_spec());
   const auto sets = {"generic", "auto"};
   Random random(2);
   const test::TempFile file({});
@@ -213,7 +192,7 @@ TEST(random_mutations_never_crash) {
 
 // Weights of NaN and infinity still give tokens of the vocabulary.
 TEST(non_finite_weights_give_tokens) {
-  const auto good = test::build_model(tiny());
+  const auto good = test::build_model(test::small_spec());
   for (const char *kernels : {"generic", "auto"})
     for (const uint8_t fill : {0xFF, 0x7F, 0x7C}) {
       auto bytes = good.bytes;
@@ -232,7 +211,7 @@ TEST(non_finite_weights_give_tokens) {
 #if !defined(_WIN32)  // there nobody can write to a file that is open
 // Other programs may do to a model's file what they like: that is an error in a sentence, not the end of the process.
 TEST(a_file_that_is_cut_off_or_written_to_is_an_error) {
-  const auto good = test::build_model(tiny());
+  const auto good = test::build_model(test::small_spec());
   const auto pcm = test::sound(0.6);
   for (const char *kernels : {"generic", "auto"})
     for (const bool cut : {true, false}) {
@@ -251,7 +230,7 @@ TEST(a_file_that_is_cut_off_or_written_to_is_an_error) {
 
 // Whatever it finds, it ends: in an error, or in a model of the file as it was at one time.
 TEST(a_file_that_changes_while_it_is_loaded_is_an_error) {
-  const auto good = test::build_model(tiny());
+  const auto good = test::build_model(test::small_spec());
   const test::TempFile file(good.bytes);
   std::atomic<bool> done{false};
   std::thread other([&] {

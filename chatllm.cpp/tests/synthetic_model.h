@@ -29,6 +29,27 @@ struct ModelSpec {
   std::vector<std::string> merges;  // "left right"
 };
 
+// A model that loads and runs in a millisecond; mutants of it stay small enough for the machine.
+inline ModelSpec small_spec() {
+  ModelSpec spec;
+  spec.d_model = 8;
+  spec.encoder_layers = 1;
+  spec.encoder_ffn = 8;
+  spec.conv_channels = 2;
+  spec.hidden = 32;
+  spec.layers = 1;
+  spec.heads = 2;
+  spec.kv_heads = 1;
+  spec.head_dim = 6;
+  spec.ffn = 32;
+  spec.max_positions = 4096;
+  spec.mel_bins = 16;
+  spec.mixed = true;
+  spec.words = {"ab", "abc"};
+  spec.merges = {"a b", "ab c"};
+  return spec;
+}
+
 // What build_model() wrote, and where its parts begin.
 struct ModelBytes {
   std::vector<uint8_t> bytes;

@@ -21,7 +21,7 @@ from .. import audio as audio_input
 from ..errors import ArgumentError, AudioError
 from ..files import hub
 from ..model import Model
-from .measure import MemoryMeter, checksum, extra, machine, spread, versions
+from .measure import MemoryMeter, extra, machine, model_file, spread, versions
 from .scoring import ErrorRates, error_rates
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def run(
         settings={**settings._asdict(), "iterations": iterations, "warmup": warmup, "files": list(clips)},
         machine=machine(),
         versions=versions(),
-        model={"path": os.fspath(path), "bytes": path.stat().st_size, "sha256": checksum(path)},
+        model=model_file(path),
     )
     bench = _Bench(path, clips, references or {}, settings, report)
     try:

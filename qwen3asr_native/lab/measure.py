@@ -224,6 +224,11 @@ def versions() -> dict[str, str]:
     }
 
 
+def model_file(path: Path) -> dict[str, Any]:
+    """Which file was measured."""
+    return {"path": os.fspath(path), "bytes": path.stat().st_size, "sha256": checksum(path)}
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

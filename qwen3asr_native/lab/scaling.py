@@ -20,7 +20,7 @@ from ..errors import ArgumentError, Qwen3AsrError
 from ..files import hub
 from ..model import Model
 from .bench import Settings, read_clip
-from .measure import checksum, extra, machine, versions
+from .measure import extra, machine, model_file, versions
 
 if TYPE_CHECKING:
     import os
@@ -43,7 +43,7 @@ class Row:
         first_token_ms: From an audio's turn to its first token; waiting included where others are before it.
         step_ms: Between two tokens of an utterance: one step of the decoder, with a row for each that is decoded.
         tokens_per_second: Of all utterances together.
-        rss: The most memory of the process meanwhile, bytes.
+        rss: The most memory of the process meanwhile, the first time, bytes.
     """
 
     threads: int
@@ -82,15 +82,15 @@ def run(
 ) -> Report:
     """Computes the same clips with each number of threads, and with each number of utterances at once.
 
-    For each number of threads a model is loaded; then, after a round that is not measured, each round takes every
-    number of utterances in turn, so that a machine that slows down does so for all of them. A round has as many clips
+    For each number of threads a model is loaded; then, after a round of which only the memory is measured, each round takes
+    every number of utterances in turn, so that a machine that slows down does so for all of them. A round has as many clips
     as the largest number needs to be under way twice over; files are repeated where there are fewer.
 
     Args:
         files: Audio files.
         model: As for ``qwen3asr_native.Model``.
         threads: Numbers of threads; None: all processors.
-        at_once: Numbers of utterances, ascending, so that the memory of one is that of one.
+        at_once: Numbers of utterances; the smallest is computed first, so that its memory is its own.
         rounds: Of which the medians are taken.
         settings: How to transcribe; its ``threads`` is not used.
         progress: Called with a title and the number of rounds done.
@@ -110,7 +110,7 @@ def run(
         settings={**settings._asdict(), "threads": list(threads), "at_once": list(at_once), "rounds": rounds},
         machine=machine(),
         versions=versions(),
-        model={"path": str(path), "bytes": path.stat().st_size, "sha256": checksum(path)},
+        model=model_file(path),
     )
     clips = list(islice(cycle(clips), max(len(clips), 2 * max(at_once) if max(at_once) > 1 else 1)))
     meter, done = _Meter(), 0
@@ -119,15 +119,14 @@ def run(
             found: dict[int, list[_Round]] = {number: [] for number in at_once}
             with _loaded(path, settings, count, max(at_once)) as loaded:
                 used = int(loaded.info["threads"])
-                for number in range(rounds + 1):
+                for _ in range(rounds + 1):
                     for together in sorted(set(at_once)):
                         if progress is not None:
                             progress(f"{used} threads, {together} at once", done)
                         result = _round(loaded, clips, together, settings, meter)
                         done += 1
-                        if number > 0 or together > 1:
-                            found[together].append(result)
-            report.rows += [_row(used, together, found[together][-rounds:]) for together in at_once]
+                        found[together].append(result)
+            report.rows += [_row(used, together, found[together]) for together in at_once]
     except KeyboardInterrupt:
         report.interrupted = True
     return report
@@ -190,7 +189,9 @@ def _round(model: Model, clips: list[Pcm], together: int, settings: Settings, me
     return _Round(seconds, meter.most, [result for result in results if result is not None])  # type: ignore[misc]
 
 
-def _row(threads: int, at_once: int, rounds: list[_Round]) -> Row:
+def _row(threads: int, at_once: int, all_rounds: list[_Round]) -> Row:
+    """The first round is the warm-up; memory is that of it, when no larger number had been at work yet."""
+    warm_up, *rounds = all_rounds
     gaps = [
         later.elapsed_ms - earlier.elapsed_ms
         for result in rounds
@@ -212,7 +213,7 @@ def _row(threads: int, at_once: int, rounds: list[_Round]) -> Row:
         first_token_ms=statistics.median(first) if first else 0.0,
         step_ms=statistics.median(gaps) if gaps else None,
         tokens_per_second=statistics.median(tokens),
-        rss=max(result.rss for result in rounds),
+        rss=warm_up.rss,
     )
 
 

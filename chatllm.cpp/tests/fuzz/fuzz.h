@@ -54,39 +54,18 @@ class Choices {
   const uint8_t *at_, *end_;
 };
 
-// A model that loads and runs in a millisecond.
-inline test::ModelSpec small_model() {
-  test::ModelSpec spec;
-  spec.d_model = 8;
-  spec.encoder_layers = 1;
-  spec.encoder_ffn = 8;
-  spec.conv_channels = 2;
-  spec.hidden = 32;
-  spec.layers = 1;
-  spec.heads = 2;
-  spec.kv_heads = 1;
-  spec.head_dim = 6;
-  spec.ffn = 32;
-  spec.max_positions = 4096;
-  spec.mel_bins = 16;
-  spec.mixed = true;
-  spec.words = {"ab", "abc"};
-  spec.merges = {"a b", "ab c"};
-  return spec;
-}
-
 // A file for as long as the process lives.
 inline const std::string &kept_file(const std::vector<uint8_t> &bytes, const char *ending = ".bin") {
   return (new test::TempFile(bytes, ending))->path();
 }
 
 inline const std::string &small_recognizer() {
-  static const std::string &path = kept_file(test::build_model(small_model()).bytes);
+  static const std::string &path = kept_file(test::build_model(test::small_spec()).bytes);
   return path;
 }
 inline const std::string &small_aligner() {
   static const std::string &path = [&]() -> const std::string & {
-    test::ModelSpec spec = small_model();
+    test::ModelSpec spec = test::small_spec();
     spec.classes = 40;
     return kept_file(test::build_model(spec).bytes);
   }();

@@ -18,7 +18,7 @@ constexpr int32_t kValues[] = {
 const test::ModelBytes &base(size_t which) {
   static const auto *const models = [] {
     auto *all = new std::vector<test::ModelBytes>;
-    test::ModelSpec spec = fuzz::small_model();
+    test::ModelSpec spec = test::small_spec();
     all->push_back(test::build_model(spec));
     spec.tied = true;
     spec.seed = 2;
@@ -26,7 +26,7 @@ const test::ModelBytes &base(size_t which) {
     spec.tied = false;
     spec.classes = 40;
     all->push_back(test::build_model(spec));
-    spec = fuzz::small_model();
+    spec = test::small_spec();
     spec.mixed = false;
     spec.type = chatllm::DType::Q4_K;
     spec.hidden = 256;
