@@ -82,6 +82,10 @@ def test_streamed_pieces_add_up_to_the_normalized_text(text: str, data: st.DataO
     assert "".join(pieces) + stream.flush() == normalize(text)
 
 
+def test_two_percentages_that_would_run_together_come_to_an_end() -> None:
+    assert normalize("百分之三點五十百分之三點五") == "百分之三點50百分之3.5"
+
+
 @pytest.mark.parametrize("text", ["升溫二度我家", "收到九份文件"])
 def test_a_stream_remembers_what_stands_before_a_word(text: str) -> None:
     """升溫二度 is a measure, and 二度 alone may be "again": the words before it are not let go too soon."""

@@ -47,7 +47,8 @@ def parse(source: Source) -> list[Edit]:
         if edits and match.edits and _runs_together(edits[-1], match.edits[0]):
             match = Match(_numerals_stop(source, position), [])
         edits += match.edits
-        position = match.stop
+        # What begins with a word, 百分之, has no numerals to leave alone: then that word is.
+        position = max(match.stop, position + 1)
     return edits
 
 
