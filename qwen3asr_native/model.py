@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import arguments, segment
 from . import audio as audio_input
-from .engine import ATTENTION, BATCH, Engine, Holder, Options
+from .engine import ATTENTION, BATCH, MOST_BATCH, Engine, Holder, Options
 from .errors import ArgumentError, Qwen3AsrError
 from .files import hub
 from .live import Live
@@ -125,7 +125,7 @@ class Model(Holder):
             kernels=arguments.optional_text(kernels, "kernels"),
             library=None if library is None else arguments.path(library, "library"),
             context_length=arguments.optional_whole(context_length, "context_length"),
-            batch=arguments.whole(batch, "batch", 1, 256),
+            batch=arguments.whole(batch, "batch", 1, MOST_BATCH),
         )
         if self._engine.info.get("purpose") == "ForcedAligner":
             self._engine.close()

@@ -47,6 +47,22 @@ def test_requests_are_counted_and_timed(
     assert summary["memory_most"] >= summary["memory_first"] > 1e7
 
 
+def test_one_client_tells_what_the_server_adds_to_the_library(
+    model: qwen3asr_native.Model, model_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "load.json"
+    with serving(model, max_new_tokens=2) as url:
+        done = bench(
+            *("--server", url, "--concurrency", 1, "-n", 3, "--plain", "--compare", "--max-new-tokens", 2),
+            *("-l", "zh", "-m", model_file, "-o", output, SAMPLE),
+        )
+    assert done.returncode == 0, done.stderr
+    assert "the server adds" in done.stdout and "first event" not in done.stdout
+    told: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
+    assert len(told["library_seconds"]) == 3 and told["summary"]["library"]["p50"] > 0
+    assert told["summary"]["first_event"] is None and told["summary"]["failed"] == 0
+
+
 def test_failures_are_told_and_decide_the_status(model: qwen3asr_native.Model, tmp_path: Path) -> None:
     with serving(model, max_upload=1000) as url:
         done = bench("--server", url, "-n", 2, "-o", tmp_path / "load.json", SAMPLE)

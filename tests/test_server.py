@@ -168,6 +168,13 @@ def test_log_probabilities_are_those_of_the_tokens(client: Any, expected: Any) -
     ]
 
 
+def test_the_server_limits_the_tokens_of_an_answer(model: qwen3asr_native.Model) -> None:
+    with serving(model, max_new_tokens=4) as url:
+        answer = post(url, SAMPLE.read_bytes(), response_format="verbose_json")
+    (segment,) = answer.json()["segments"]
+    assert segment["finish"] == "length" and len(segment["tokens"]) <= 4
+
+
 def test_a_stream_of_verbose_json_has_segments_too(client: Any, expected: Any) -> None:
     events = list(
         client.audio.transcriptions.create(

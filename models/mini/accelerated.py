@@ -1,7 +1,7 @@
 """Training on a GPU, of the recognizer or of the aligner: recordings and features of whole batches are made on the device.
 
 The losses are those of ``train.py`` and, for the aligner, those of :class:`AlignerTask`. The schedule follows the clock and
-ends at the time given; meanwhile corpora that ``render`` is still writing are taken in as they appear.
+ends at the time given, or after a number of steps; meanwhile corpora that ``render`` is still writing are taken in as they appear.
 """
 
 from __future__ import annotations
@@ -478,7 +478,7 @@ def train(
     steps: int = 10**9,
     save_seconds: float = 60,
 ) -> None:
-    """Train until the clock (``time.time``) shows ``until``; ``out/NAME.pt`` has the averaged weights."""
+    """Train for ``steps``, or until the clock (``time.time``) shows ``until``; ``out/NAME.pt`` has the averaged weights."""
     device = store.samples.device
     network, heads = task.network.to(device).train(), task.heads.to(device)
     average = copy.deepcopy(network).eval()
@@ -497,7 +497,7 @@ def train(
     step, counted, heard, failed = 0, 0, 0.0, 0
     while step < steps:
         now = time.time()
-        progress = min(1.0, (now - begun) / max(1e-6, until - begun))
+        progress = min(1.0, max((now - begun) / max(1e-6, until - begun), step / steps))
         if progress >= 1:
             break
         current = (

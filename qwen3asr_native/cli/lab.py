@@ -96,6 +96,7 @@ def _output(default: str) -> Callable[[command.Function], command.Function]:
 )
 @option("--api-key", envvar="QWEN3ASR_API_KEY", metavar="KEY", help="With --server: its key.")
 @option("--compare", is_flag=True, help="With --server: put the same clips through the library, too.")
+@option("--plain", is_flag=True, help="With --server: ask for plain answers, not for streams of events.")
 @_output("results/asr_results.json")
 @_plot
 def bench(
@@ -120,6 +121,7 @@ def bench(
     duration: float | None,
     api_key: str | None,
     compare: bool,
+    plain: bool,
     output: Path,
     plot: Path | None,
 ) -> None:
@@ -136,10 +138,18 @@ def bench(
             None if duration else iterations,
             duration,
             api_key,
-            compare,
-            model,
-            one,
+            language,
+            plain,
             output,
+            {
+                "model": model,
+                "threads": one,
+                "context_length": context_length,
+                "kernels": kernels,
+                "max_new_tokens": max_new_tokens,
+            }
+            if compare
+            else None,
         )
         return
     from ..lab import bench as laboratory
@@ -321,12 +331,12 @@ def _load(
     iterations: int | None,
     duration: float | None,
     key: str | None,
-    compare: bool,
-    model: str | None,
-    threads: int | None,
+    language: str | None,
+    plain: bool,
     output: Path,
+    library: dict[str, Any] | None,
 ) -> None:
-    """``bench --server``."""
+    """``bench --server``; ``library``: the settings with which the clips go through the library as well."""
     from ..lab import load
 
     requests = None if iterations is None else iterations * len(files)
@@ -338,22 +348,28 @@ def _load(
             requests=requests,
             seconds=duration,
             key=key,
+            language=language,
+            plain=plain,
+            library=load.Library(**library) if library is not None else None,
             progress=step,
         )
-    if compare and not report.interrupted:
-        load.compare(report, model, threads)
     summary = report.summary()
     rows = {
         "requests": f"{summary['requests']} in {report.seconds:.1f} s, {summary['failed']} failed",
         **{error: str(count) for error, count in summary["errors"].items()},
         "latency": _milliseconds(summary["latency"]),
-        "first event": _milliseconds(summary["first_event"]),
+        **({} if plain else {"first event": _milliseconds(summary["first_event"])}),
         "audio seconds per second": f"{summary['audio_per_second']:.1f}",
     }
     if report.library_audio_per_second is not None:
         share = summary["audio_per_second"] / report.library_audio_per_second
         rows["the library's"] = (
             f"{report.library_audio_per_second:.1f} (the server reaches {share:.2f} of it)"
+        )
+    if report.library_seconds and summary["latency"] is not None:
+        alone, more = summary["library"], summary["latency"]["p50"] - summary["library"]["p50"]
+        rows["the library's latency"] = (
+            f"{_milliseconds(alone)} (the server adds {1000 * more:.1f} ms, {more / alone['p50']:.1%})"
         )
     if summary["memory_first"] is not None:
         values = (summary[name] / 1e6 for name in ("memory_first", "memory_last", "memory_most"))

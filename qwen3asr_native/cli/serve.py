@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import platform
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ from . import command, epilog
 from .command import count, option
 from .terminal import note
 
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 _SIZE = click.FloatRange(0, min_open=True)
 
 
@@ -78,6 +81,7 @@ _SIZE = click.FloatRange(0, min_open=True)
 @option(
     "--grace", type=_SIZE, metavar="SECONDS", default=60.0, help="Time that running requests get at the end."
 )
+@count("--max-new-tokens", help="Limit of tokens for each piece; default: from the length of the audio.")
 @option("--log-text", is_flag=True, help="Write into the log what was said, too.")
 @command.threads
 @command.context_length
@@ -98,6 +102,7 @@ def serve(
     max_audio: float,
     time_limit: float,
     grace: float,
+    max_new_tokens: int | None,
     log_text: bool,
     threads: int | None,
     context_length: int | None,
@@ -109,6 +114,7 @@ def serve(
     """
     from .. import server
     from ..aligner import Aligner
+    from ..engine import BATCH, MOST_BATCH
     from ..model import Model
 
     run = server.serve  # what it needs is missing before a model is loaded, not after
@@ -126,6 +132,7 @@ def serve(
         max_audio_seconds=max_audio,
         time_limit=time_limit,
         grace=grace,
+        max_new_tokens=max_new_tokens,
         log_text=log_text,
     )
 
@@ -137,14 +144,30 @@ def serve(
             )
         note(f"qwen3asr: listening on {address}")
 
+    _share_heaps()
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(
-            Model(model, threads=threads, context_length=context_length, kernels=kernels)
+            Model(
+                model,
+                threads=threads,
+                context_length=context_length,
+                kernels=kernels,
+                batch=min(max(active, BATCH), MOST_BATCH),
+            )
         )
         words = None
         if aligner is not None:
             words = stack.enter_context(Aligner(aligner, threads=threads, kernels=kernels, lazy=True))
         run(opened, settings, aligner=words, ready=ready)
+
+
+def _share_heaps() -> None:
+    """Lets the threads that begin from now on share two heaps.
+
+    glibc gives each thread one of its own, and what requests leave behind in them adds up: memory creeps up for hours.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _key(given: str | None, file: Path | None) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ..options import ATTENTION, Options
 from .embedded import Machine, engine_version, inspect_model, kernel_sets, measure_machine
-from .engine import BATCH, Call, Engine, Holder
+from .engine import BATCH, MOST_BATCH, Call, Engine, Holder
 from .shim import Event, Run, RunResult, Session, Step
 
 __all__ = [
     "ATTENTION",
     "BATCH",
+    "MOST_BATCH",
     "Call",
     "Engine",
     "Event",

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 Held = TypeVar("Held", bound="Holder")
 
-#: Pieces of long audio, or audios of many, that are with the engine at a time, if nothing else is asked.
-BATCH = 8
+#: Pieces of long audio, or audios of many, that are with the engine at a time: if nothing else is asked, and at most.
+BATCH, MOST_BATCH = 8, 256
 
 
 class Backend(Protocol):

@@ -1,11 +1,12 @@
 """Load on a server: clients that ask one after the other, and how long they wait.
 
-Every request is a stream of events, so that the time to the first one can be read. The same clips can be put through the
+Every request is a stream of events, so that the time to the first one can be read, unless plain answers are wanted. The same clips can be put through the
 library in this process, for comparison.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -43,11 +44,12 @@ class Report:
 
     Attributes:
         settings: What was asked for.
-        seconds: Length of the measurement.
+        seconds: Length of the measurement; when the library had its turns, of the requests.
         answers: Every request, in the order of its end.
         memory: Resident memory of the server, bytes, with its time: pairs (seconds, bytes).
-        library_audio_per_second: Audio seconds per second of ``Model.transcribe_many`` with the same clips; None when it
-            was not measured.
+        library_audio_per_second: Audio seconds per second of ``Model.transcribe_many`` with the same clips and as many at
+            a time; None when it was not measured.
+        library_seconds: With one client: how long ``Model.transcribe`` took after each request, for the same clip.
         interrupted: Whether Ctrl-C ended it.
     """
 
@@ -56,6 +58,7 @@ class Report:
     answers: list[Answer] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
     library_audio_per_second: float | None = None
+    library_seconds: list[float] = field(default_factory=list)
     interrupted: bool = False
 
     def summary(self) -> dict[str, Any]:
@@ -72,6 +75,7 @@ class Report:
             "errors": errors,
             "latency": _percentiles([answer.seconds for answer in good]),
             "first_event": _percentiles([a.first_seconds for a in good if a.first_seconds is not None]),
+            "library": _percentiles(self.library_seconds),
             "audio_per_second": sum(answer.audio_seconds for answer in good) / self.seconds
             if self.seconds
             else 0.0,
@@ -94,6 +98,9 @@ def run(
     requests: int | None = None,
     seconds: float | None = None,
     key: str | None = None,
+    language: str | None = None,
+    plain: bool = False,
+    library: Library | None = None,
     progress: Callable[[str, int], None] = lambda title, done: None,
 ) -> Report:
     """Asks a server from ``concurrency`` clients at a time, each with the next file, until ``requests`` or ``seconds``.
@@ -105,6 +112,9 @@ def run(
         requests: How many requests; None: as many as fit into ``seconds``.
         seconds: How long new requests are begun.
         key: API key of the server.
+        language: Language to ask for; None lets the server detect it.
+        plain: Whether answers come at once, not as streams of events.
+        library: Puts the same clips through the library, too.
         progress: Called with a title and the number of finished requests.
 
     Raises:
@@ -120,13 +130,20 @@ def run(
             "concurrency": concurrency,
             "requests": requests,
             "seconds": seconds,
+            "language": language,
+            "plain": plain,
         }
     )
+    form = {"stream": "false" if plain else "true", **({"language": language} if language else {})}
     stop, lock = threading.Event(), threading.Lock()
     numbers = itertools.count()
-    with httpx.Client(
-        base_url=url, headers=headers, timeout=600, limits=httpx.Limits(max_connections=None)
-    ) as client:
+    failures: list[Qwen3AsrError] = []
+    with contextlib.ExitStack() as stack:
+        limits = httpx.Limits(max_connections=None)
+        client = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=600, limits=limits))
+        beside: Callable[[str], None] | None = None
+        if library is not None and concurrency == 1:
+            beside = stack.enter_context(library.beside(report, language))
         try:
             client.get("/health").raise_for_status()
         except httpx.HTTPError as error:
@@ -140,10 +157,16 @@ def run(
                     seconds and time.monotonic() - begin > seconds
                 ):
                     return
-                answer = _ask(httpx, client, clips[number % len(clips)], begin)
+                answer = _ask(httpx, client, clips[number % len(clips)], form, begin)
                 with lock:
                     report.answers.append(answer)
                     progress(clips[number % len(clips)][0], len(report.answers))
+                if beside is not None:
+                    try:
+                        beside(files[number % len(files)])
+                    except Qwen3AsrError as error:
+                        failures.append(error)
+                        return
 
         clients = [threading.Thread(target=ask, daemon=True) for _ in range(concurrency)]
         for thread in clients:
@@ -160,37 +183,77 @@ def run(
             for thread in clients:
                 thread.join()
         report.seconds = time.monotonic() - begin
+        if failures:
+            raise failures[0]
+        if beside is not None:
+            report.seconds = sum(answer.seconds for answer in report.answers)
         _note_memory(httpx, client, report, begin)
+    if library is not None and concurrency > 1 and report.answers and not report.interrupted:
+        library.afterwards(report)
     return report
 
 
-def compare(report: Report, model: str | os.PathLike[str] | None, threads: int | None = None) -> None:
-    """Puts the clips of a report, as often as they were asked for, through ``Model.transcribe_many`` in this process."""
-    from ..model import Model
+class Library:
+    """The same clips through the library, in this process.
 
-    files = report.settings["files"]
-    count = max(len(report.answers), len(files))
-    with Model(model, threads=threads) as opened:
-        audios: Iterator[str] = itertools.islice(itertools.cycle(files), count)
-        begin = time.monotonic()
-        total = 0.0
-        for result in opened.transcribe_many(audios):
-            if isinstance(result, Qwen3AsrError):
-                raise result
-            total += result.timings.audio_ms / 1000
-        report.library_audio_per_second = total / (time.monotonic() - begin)
+    Args:
+        model: The model that the server has.
+        max_new_tokens: The server's limit of tokens, when it has one.
+        settings: Further settings of ``Model``, as the server has them.
+    """
+
+    def __init__(
+        self, model: str | os.PathLike[str] | None, *, max_new_tokens: int | None = None, **settings: Any
+    ) -> None:
+        self._model, self._settings = model, settings
+        self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+
+    @contextlib.contextmanager
+    def beside(self, report: Report, language: str | None) -> Iterator[Callable[[str], None]]:
+        """For one client: a call for each request, after it, that puts its clip through the library and notes the time.
+
+        Requests and calls in turn: what else the machine does meets both alike.
+        """
+        from ..model import Model
+
+        with Model(self._model, **self._settings) as model:
+
+            def call(file: str) -> None:
+                begin = time.monotonic()
+                model.transcribe(file, language, **self._options)
+                report.library_seconds.append(time.monotonic() - begin)
+
+            yield call
+
+    def afterwards(self, report: Report) -> None:
+        """Puts the clips of a report through ``Model.transcribe_many``, as often and as many at a time as clients asked."""
+        from ..model import Model
+
+        asked = report.settings
+        audios = list(itertools.islice(itertools.cycle(asked["files"]), len(report.answers)))
+        with Model(self._model, batch=asked["concurrency"], **self._settings) as model:
+            model.transcribe(audios[0], asked["language"], **self._options)  # the server was warm, too
+            begin = time.monotonic()
+            total = 0.0
+            for result in model.transcribe_many(audios, language=asked["language"], **self._options):
+                if isinstance(result, Qwen3AsrError):
+                    raise result
+                total += result.timings.audio_ms / 1000
+            report.library_audio_per_second = total / (time.monotonic() - begin)
 
 
-def _ask(httpx: Any, client: Any, clip: tuple[str, bytes, float], origin: float) -> Answer:
+def _ask(
+    httpx: Any, client: Any, clip: tuple[str, bytes, float], form: dict[str, str], origin: float
+) -> Answer:
     name, content, audio_seconds = clip
     begin = time.monotonic()
     first, error = None, "the stream ended without its text"
     try:
-        with client.stream(
-            "POST", PATH, files={"file": (name, content)}, data={"stream": "true"}
-        ) as response:
+        with client.stream("POST", PATH, files={"file": (name, content)}, data=form) as response:
             if response.status_code != 200:
                 error = f"status {response.status_code}"
+            elif form["stream"] == "false":
+                error = "" if "text" in json.loads(response.read()) else error
             else:
                 for line in response.iter_lines():
                     if not line:

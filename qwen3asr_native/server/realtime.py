@@ -235,6 +235,7 @@ class _Session:
                     context=choice.context,
                     script=choice.script,
                     itn=choice.itn,
+                    max_new_tokens=self._of.settings.max_new_tokens,
                 ),
                 detailed=True,
             )

@@ -28,6 +28,7 @@ class Settings:
         upload_limit: Longest time of an upload.
         max_sessions: Most WebSockets at a time.
         grace: How long running requests may take to finish when the server is told to stop.
+        max_new_tokens: Limit of tokens for each piece of a transcription; None: one from the length of the audio.
         log_text: Whether the log tells what was said.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     upload_limit: float = 300.0
     max_sessions: int = 16
     grace: float = 60.0
+    max_new_tokens: int | None = None
     log_text: bool = False
 
     @property

@@ -119,7 +119,12 @@ class _Work:
         """In a worker's thread."""
         wish = self._wish
         self._seconds = check_length(wish.file, self._settings.max_audio_seconds)
-        options: dict[str, Any] = {"context": wish.context, "script": wish.script, "itn": wish.itn}
+        options: dict[str, Any] = {
+            "context": wish.context,
+            "script": wish.script,
+            "itn": wish.itn,
+            "max_new_tokens": self._settings.max_new_tokens,
+        }
         if wish.words:
             options.update(words=True, aligner=self._aligner)
         return self._model.stream(cast("BinaryIO", wish.file), wish.language, **options)
