@@ -341,11 +341,7 @@ class Model(Holder):
         """One that computes as this model does, and is loaded when it is needed."""
         from .aligner import Aligner
 
-        if path_or_name is None and self._path != hub.built_in_model():
-            raise ArgumentError(
-                "words need a forced aligner: give aligner=, the path or name of one; the built-in mini aligner, "
-                f"'{hub.BUILT_IN_ALIGNER_NAME}', knows Chinese and English of synthetic voices"
-            )
+        hub.check_aligner(self._path, path_or_name)
         info = self._engine.info
         return Aligner(path_or_name, threads=info.get("threads"), kernels=info.get("kernels"), lazy=True)
 

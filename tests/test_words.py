@@ -15,6 +15,7 @@ from test_cli import qwen3asr
 from qwen3asr_native import Aligner, ArgumentError, Model, ModelClosedError, ModelFileError, Qwen3AsrError
 from qwen3asr_native.aligner import WordFinder
 from qwen3asr_native.audio import load
+from qwen3asr_native.files import hub
 from qwen3asr_native.transcript import Segment, Timings, Transcript
 
 if TYPE_CHECKING:
@@ -159,7 +160,6 @@ def test_the_command_line_tells_words_in_json_and_subtitles(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--words", "--json", "--model", "MODEL"], "--aligner"),
         (["--words", "--aligner", "x.bin"], "--json"),
         (["--aligner", "x.bin"], "--words"),
         (["--words", "--aligner", "x.bin", "--format", "txt"], "subtitles"),
@@ -251,10 +251,23 @@ def test_words_come_from_the_built_in_aligner_when_none_is_named() -> None:
     assert transcript.words[0].start < 0.5 < 4 < transcript.words[-1].end
 
 
+@pytest.mark.parametrize("name", ["path", "link", hub.BUILT_IN_NAME])
+def test_the_built_in_model_is_known_by_its_name_and_by_its_path(name: str, tmp_path: Path) -> None:
+    if name == "link":
+        (tmp_path / "link.bin").symlink_to(hub.built_in_model())
+    model = {"path": str(hub.built_in_model()), "link": str(tmp_path / "link.bin")}.get(name, name)
+    result = qwen3asr("transcribe", "--words", "--json", "--model", model, SAMPLE)
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)["segments"][0]["words"]) == 10
+
+
 def test_words_of_another_model_need_an_aligner_by_name(model_file: Path, tmp_path: Path) -> None:
     """The mini aligner would give times of any language, which mean nothing."""
     copy = tmp_path / "another.bin"
     copy.write_bytes(model_file.read_bytes())
+    result = qwen3asr("transcribe", "--words", "--json", "--model", copy, SAMPLE)
+    assert result.returncode == 2
+    assert b"words need a forced aligner" in result.stderr
     with Model(copy) as other:
         for ask in (
             other.transcribe,

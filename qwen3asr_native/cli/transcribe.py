@@ -272,10 +272,13 @@ def _check_words(
     formats: list[str],
     output: str | None,
 ) -> None:
-    if words and aligner is None and model is not None:
-        raise click.UsageError(
-            "--words needs a forced aligner beside --model: give --aligner, a model file or name"
-        )
+    if words:
+        from ..files import hub
+
+        try:
+            hub.check_aligner(model, aligner)
+        except ArgumentError as error:
+            raise click.UsageError(str(error)) from None
     if aligner is not None and not words:
         raise click.UsageError("--aligner is for --words")
     kinds = set(formats) or {Path(output or "").suffix[1:].lower()}

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ModelFileError
+from ..errors import ArgumentError, ModelFileError
 from ..log import logger
 from .architecture import is_aligner
 
@@ -191,6 +191,29 @@ def _known_checkpoint(path_or_name: str | os.PathLike[str]) -> KnownModel | None
 def built_in_model() -> Path:
     """The mini model that comes with the package."""
     return _packaged(BUILT_IN_NAME, "the built-in mini model")
+
+
+def is_built_in(path_or_name: str | os.PathLike[str] | None) -> bool:
+    """Whether this is the built-in mini model: by default, by name or by the path of its file."""
+    if path_or_name is None or path_or_name == BUILT_IN_NAME:
+        return True
+    try:
+        return os.path.samefile(path_or_name, built_in_model())
+    except (OSError, ValueError):
+        return False
+
+
+def check_aligner(model: str | os.PathLike[str] | None, aligner: str | os.PathLike[str] | None) -> None:
+    """Word times of a ``model`` need an ``aligner`` by path or name, but the built-in model has the built-in one.
+
+    Raises:
+        ArgumentError: There is none.
+    """
+    if aligner is None and not is_built_in(model):
+        raise ArgumentError(
+            "words need a forced aligner: give one (aligner=, --aligner) by path or name; the built-in mini aligner, "
+            f"'{BUILT_IN_ALIGNER_NAME}', knows Chinese and English of synthetic voices"
+        )
 
 
 def built_in_aligner() -> Path:

@@ -119,7 +119,8 @@ def leave_alone(source: Source, start: int) -> Match | None:
         source[start].text in lexicon.TWO_OF and _before(source, start).text in lexicon.MARKS
     ):  # was 百分之三十兩
         return Match(stop, [])
-    if vague or _touches_arabic(source, start, stop) or source.integer(start) is None:
+    lunar = _before(source, start).text in lexicon.LUNAR_MONTHS
+    if vague or lunar or _touches_arabic(source, start, stop) or source.integer(start) is None:
         return Match(stop, [])
     return None
 
@@ -139,7 +140,10 @@ def percentage(source: Source, start: int) -> Match | None:
     if number is None:
         return None
     stop, more = number.stop, ""
-    if source[stop].text in lexicon.POINT:  # 百分之零點幾
+    some = source[stop].text in lexicon.APPROXIMATE
+    if some and source[stop + 1].kind is Kind.PLACE:  # 百分之一百幾十
+        return Match(stop + 2, [])
+    if source[stop].text in lexicon.POINT or (some and number.form is Form.TEN):  # 百分之零點幾, 百分之十幾
         return Match(stop, [])
     if source[stop].text in lexicon.AND_MORE | lexicon.APPROXIMATE:
         stop, more = stop + 1, source[stop].text
@@ -435,7 +439,7 @@ def arithmetic(source: Source, start: int) -> Match | None:
 
 def equation(source: Source, start: int) -> Match | None:
     """x等於五 -> x等於5."""
-    if source[start].text not in lexicon.EQUALS or _before(source, start).kind is not Kind.LETTERS:
+    if source[start].text not in lexicon.EQUALS or not _after_letters(source, start):
         return None
     more = arithmetic(source, start + 1)
     if more is not None:
@@ -537,7 +541,8 @@ def record(source: Source, start: int) -> Match | None:
     if not edits:
         return _shots(source, start)
     said = source[position - 1].text
-    return Match(position, edits) if len(edits) > 1 and said in lexicon.LOST else None
+    told = said in lexicon.LOST or said in lexicon.DRAWN
+    return Match(position, edits) if len(edits) > 1 and told else None
 
 
 def _shots(source: Source, start: int) -> Match | None:
@@ -642,6 +647,8 @@ def decades(source: Source, start: int) -> Match | None:
 def single_number(source: Source, start: int) -> Match | None:
     """Everything else: 三百二十, 零九一二三四五六七八, 二十五千克 -> 25kg, 三四十個 -> 30~40個, iPhone四."""
     number = source.number(start)
+    if number is not None and number.form is Form.DECIMAL and _goes_on(source, start, number.stop):
+        return Match(number.stop, [])
     if number is not None and number.form is Form.DECIMAL and not _is_decimal(source, start, number):
         number = source.integer(start)
     if number is None:
@@ -656,6 +663,12 @@ def single_number(source: Source, start: int) -> Match | None:
         edits.append(Edit(stop, tail.stop, tail.text))
         stop = tail.stop
     return Match(stop, edits)
+
+
+def _goes_on(source: Source, start: int, stop: int) -> bool:
+    """What stands before or behind is written already: 10點零點一, 三點五點10."""
+    before = _before(source, start).text in lexicon.POINT and _before(source, start - 1).kind is Kind.ARABIC
+    return before or (source[stop].text in lexicon.POINT and source[stop + 1].kind is Kind.ARABIC)
 
 
 def _tail(source: Source, number: Number) -> Number | None:
@@ -693,6 +706,8 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
         return None
     if following.text == lexicon.REIGN:  # 約翰二十三世
         return None
+    if following.text == lexicon.GOOD and source[number.stop + 1].text in lexicon.APPROXIMATE:  # 三十好幾
+        return None
     if number.form in (Form.DIGITS, Form.CARDINAL, Form.RANGE, Form.DECIMAL):
         return number.text
     if number.form is Form.DIGIT:
@@ -703,7 +718,8 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
         counts = following.kind is Kind.UNIT and following.text not in lexicon.NOT_AFTER_TEN
         return number.text if named or counts or following.text in lexicon.AND_MORE else None
     if number.form is Form.PAIR and following.kind is Kind.UNIT and not _after_letters(source, start):
-        return None if source[start + 1].text in lexicon.TWO_OF else number.approximate  # 一兩個 stays
+        in_school = following.text == lexicon.CLASS and _before(source, start).text[-1:] in lexicon.SCHOOLS
+        return None if source[start + 1].text in lexicon.TWO_OF or in_school else number.approximate  # 一兩個
     if named or following.kind is Kind.LETTERS:
         return number.text
     if number.form is Form.PAIR:

@@ -75,6 +75,7 @@ MEASURES = _words(
 )
 AND_MORE = frozenset("多餘余")  # 十多個, 三十多歲
 AND_SOME = frozenset("幾几來来")  # 十幾個
+GOOD = "好"  # 三十好幾 stays
 APPROXIMATE = frozenset("幾几數数")  # before: 幾十, 數百萬
 MINUS = frozenset("負负")
 CONNECTORS = frozenset("到至")
@@ -114,6 +115,12 @@ EQUALS = _words("等於 等于")
 ORDINAL = "第"
 OVER = "分之"  # 三分之二, but 五十九分之前
 KEYWORDS = _words("分之 比 負 负 第 又 之 到 至") | OPERATORS | EQUALS | AFTER_TIME
+LUNAR_MONTHS = _words("正月 臘月 腊月 冬月")  # their days stay: 正月十五
+HIGHER_BY = _words("層 层 倍 百分點 百分点 個百分點 个百分点")  # 樓高三層
+CLASS, SCHOOLS = "班", frozenset("高國国初")  # 高二三班
+AGAINST = frozenset("對对")  # 三對夫妻, but 三對三
+STEPWISE = "一點一點", "一点一点"
+WEEK = "星期"  # 三星期, but 三星手機
 THINGS = _words("個 个 次 下")
 # A name unless a longer number or a length follows: 高三學生, but 高三十公尺 and 高三公尺.
 NAMES_BEFORE_NUMERAL = _words(NAMES)
@@ -121,9 +128,12 @@ NAMES_BEFORE_NUMERAL = _words(NAMES)
 PROTECTED_ALONE = _words("八九十 二百五 四周")
 
 # Names of places that are counts after a verb: 九份老街, but 收了九份文件.
-PLACES_OR_COUNTS = _words("九份 八里 三星 五金 三戰 三战")
-GOT = _words("收到 拿到 接到 買到 买到 得到 找到 看到 達到 达到")
-COUNTING = frozenset("了有共總总立設设開开收簽签買买訂订送吃約约近超達达走跑")
+PLACES_OR_COUNTS = _words("九份 八里 三星 五金 三戰 三战 五股 七股")
+GOT = _words("收到 拿到 接到 買到 买到 得到 找到 看到 達到 达到 分成 切成 拆成 分為 分为 賣出 卖出")
+COUNTING = frozenset("了有共總总立設设開开收簽签買买訂订送吃約约近超達达走跑每派配")
+LEFT = _words("離開 离开")  # 離開九份 is a place
+OF_MEDALS = "五金"  # 五金行, but 五金三銀
+SILVER = frozenset("銀银")
 # 二度開閘 is "again", 升溫二度 a measure.
 AGAIN = _words("二度 三度 四度 五度 六度")
 MORE_THAN_AGAIN = frozenset("奪夺蟬蝉獲获入登挑贏赢拿捧參参")  # 四度奪冠, but 四度電
@@ -135,7 +145,7 @@ CODE = frozenset("碼码")
 MEASURED_BEFORE = frozenset("下溫温氏緯纬經经升降低高約约有差偏轉转傾倾斜到至達达是為为")
 NOT_AFTER_AGAIN = frozenset("的左以半多之到至和與与角空灼燒烧電电音近C，。、；！？ ")
 
-PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS)
+PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS) | LUNAR_MONTHS
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.
 STICKY = _words("萬眾 万众 百貨 百货 一定 一般 一直 一些 一旦 一向 一邊 一边")
 SHORT_WEEKDAYS = frozenset(week + day for week in "週周" for day in "一二三四五六")
@@ -147,7 +157,7 @@ GRADE = "等"
 DECADE = "年代"
 AFTER_TWO_DIGITS = _words("年 年次 年代 折 無鉛 无铅")  # 八五折, 八六年次, 九五無鉛
 # What stands before a word and says what it is; otherwise without a meaning.
-BEFORE_WORDS = MEASURED_BEFORE | RISEN | COUNTING | frozenset("".join(GOT))
+BEFORE_WORDS = MEASURED_BEFORE | RISEN | COUNTING | SCHOOLS | frozenset("".join([*GOT, *LEFT]))
 MARKS = frozenset("/%‰")  # letters behind them are units: km/h
 # Characters that are tokens of their own, because the grammar asks what stands beside a number.
 CONTEXT = frozenset().union(

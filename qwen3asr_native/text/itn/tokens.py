@@ -123,12 +123,19 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     after_numeral = bool(before) and (before[-1].kind in NUMERAL_KINDS or before[-1].kind is Kind.ARABIC)
     following = text[position + len(word) : position + len(word) + 1]
     if word in lexicon.TWO_OF:  # 三百兩 is a weight, but not 三兩個
-        return after_numeral and following not in lexicon.NUMERALS and not _begins_unit(text, position + 1)
+        ends = following not in lexicon.NUMERALS and not following.isdecimal()
+        return after_numeral and ends and not _begins_unit(text, position + 1)
     if word == lexicon.OVER:
         return following in lexicon.NUMERALS
     if word in lexicon.SHORT_WEEKDAYS:
         return not after_numeral and following not in lexicon.NOT_WEEKDAY_BEFORE
     if word in lexicon.PLACES_OR_COUNTS and _is_counted(text, position):
+        return False
+    if word in lexicon.AGAINST and (following in lexicon.NUMERALS or following.isdecimal()):  # 三對三
+        return False
+    if word in lexicon.STEPWISE and following in lexicon.DIGITS and _in_address(text, position):
+        return False
+    if word[1:] + following == lexicon.WEEK:
         return False
     if word in lexicon.NAMES_BEFORE_NUMERAL:
         if following in lexicon.NUMERALS or following in lexicon.POINT:
@@ -146,11 +153,15 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return True
     if word in lexicon.KILO_UNITS:
         return after_numeral and _is_kilo(word, before)
-    if after_numeral or (before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word)):
+    if after_numeral:  # 20十八般武藝 stays, as numerals beside Arabic digits do
+        return before[-1].kind is Kind.ARABIC
+    if before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word):
         return False
     if before and (before[-1].text in lexicon.PERCENT or before[-1].text == lexicon.ORDINAL):
         return False
     if word in lexicon.PROTECTED_ALONE and following in UNITS:
+        return False
+    if word == lexicon.OF_MEDALS and text[position + 3 : position + 4] in lexicon.SILVER:  # 五金三銀
         return False
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
 
@@ -168,7 +179,12 @@ def _is_percentage(before: list[Token]) -> bool:
 def _is_counted(text: str, position: int) -> bool:
     """收了九份文件, 收到九份文件; but 到九份玩."""
     before = text[max(0, position - 2) : position]
-    return before[-1:] in lexicon.COUNTING or before in lexicon.GOT
+    return before not in lexicon.LEFT and (before[-1:] in lexicon.COUNTING or before in lexicon.GOT)
+
+
+def _in_address(text: str, position: int) -> bool:
+    """一點一點一點一."""
+    return not lexicon.POINT.isdisjoint((text[position - 1 : position], text[position + 5 : position + 6]))
 
 
 def _is_again(text: str, position: int, following: str) -> bool:
@@ -180,14 +196,15 @@ def _is_again(text: str, position: int, following: str) -> bool:
 
 def _begins_length(text: str, position: int) -> bool:
     return any(
-        UNITS[text[position : position + length]].family in ("length", "weight")
+        UNITS[word].family in ("length", "weight") or word in lexicon.HIGHER_BY
         for length in range(1, _LONGEST_WORD + 1)
-        if text[position : position + length] in UNITS
+        if (word := text[position : position + length]) in UNITS
     )
 
 
 def _begins_unit(text: str, position: int) -> bool:
-    return any(text[position : position + length] in UNITS for length in range(1, _LONGEST_WORD + 1))
+    units = (UNITS.get(text[position : position + length]) for length in range(1, _LONGEST_WORD + 1))
+    return any(unit is not None and unit.family != "medals" for unit in units)  # 三百兩銀子
 
 
 def _is_kilo(word: str, before: list[Token]) -> bool:
