@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from qwen3asr_native import Model
 
 SAMPLE = ROOT / "samples" / "phone-number-zh-TW.wav"
 CLIPS = ROOT / "tests" / "data" / "clips"
+PEOPLE = ROOT / "samples" / "people"
 # tests/data/clips/README.md states what the model reaches; these bounds leave room for one more clip.
 MOST_WRONG_CLIPS = 3
 HIGHEST_ERROR_RATE = 0.012
@@ -25,13 +27,17 @@ def clips() -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def edit_distance(expected: str, heard: str) -> int:
+def edit_distance(expected: Sequence[str], heard: Sequence[str]) -> int:
     row = list(range(len(heard) + 1))
     for i, wanted in enumerate(expected, 1):
         previous, row[0] = row[0], i
         for j, found in enumerate(heard, 1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (wanted != found))
     return row[-1]
+
+
+def word_distance(expected: str, heard: str) -> int:
+    return edit_distance(expected.split(), heard.split())
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,19 @@ def test_clips_are_heard_as_the_model_card_says(heard: dict[str, tuple[str, str]
             wrong.append((clip["file"], clip["text"], heard[clip["file"]][1]))
     assert len(wrong) <= MOST_WRONG_CLIPS, wrong
     assert errors / characters <= HIGHEST_ERROR_RATE, wrong
+
+
+@pytest.mark.parametrize("kernels", [None, "generic"])
+def test_people_are_heard_as_their_page_says(kernels: str | None) -> None:
+    """samples/people/README.md: 14 or 15 of 16 digits, by the kernels, and nothing where no number is said."""
+    with open(PEOPLE / "people.tsv", encoding="utf-8", newline="") as file:
+        people = list(csv.DictReader(file, delimiter="\t"))
+    with Model(kernels=kernels) as model:
+        texts = {person["path"]: model.transcribe(PEOPLE / person["path"]).text for person in people}
+    wrong = sum(word_distance(person["text"], texts[person["path"]]) for person in people)
+    assert len(people) == 5 and sum(len(person["text"].split()) for person in people) == 16
+    assert wrong <= 2, texts
+    assert texts["ordinary.flac"] == ""
 
 
 def test_nothing_is_heard_where_nobody_speaks(heard: dict[str, tuple[str, str]]) -> None:

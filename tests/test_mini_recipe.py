@@ -49,11 +49,27 @@ def test_the_table_counts_words_and_characters_by_collection_and_speaker(
     printed = capsys.readouterr().out.splitlines()
     assert printed[2:] == [
         "| en | ann | 1 | 50.0 % |  | 50.0 % |  | 0.0 % |",
-        "| en | all | 3 | 33.3 % | 0.0 % | 50.0 % | 100.0 % | 33.3 % |",
         "| en | bob | 2 | 0.0 % | 0.0 % |  | 100.0 % | 50.0 % |",
+        "| en | all | 3 | 33.3 % | 0.0 % | 50.0 % | 100.0 % | 33.3 % |",
         f"{tmp_path / 'en/ann/1.wav'}: one two -> [English] one three",
         f"{tmp_path / 'en/bob/2.wav'}:  -> [Chinese] 五",
     ]
+
+
+def test_a_list_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """With a byte order mark, line ends of Windows, a heading, and a whole path."""
+    recording(tmp_path, "1.wav")
+    lines = ["path\ttext\tlanguage", f"{tmp_path / '1.wav'}\tone\tEnglish", ""]
+    (tmp_path / "en.tsv").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    (read,) = evaluate.read_recordings(tmp_path / "en.tsv")
+    assert (read.path, read.text, read.language) == (tmp_path / "1.wav", "one", "English")
+
+
+def test_a_list_that_cannot_be_used_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate", "model.bin", str(tmp_path / "gone.tsv")])
+    monkeypatch.setattr(evaluate, "ggmm_transcriber", lambda path, threads: None)
+    with pytest.raises(SystemExit, match=r"models\.mini\.evaluate: .*gone\.tsv"):
+        evaluate.main()
 
 
 def test_recordings_are_read_as_16_khz_mono(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def read_recordings(tsv: Path) -> list[Recording]:
     FileNotFoundError for a recording that is not there.
     """
     recordings = []
-    with tsv.open(encoding="utf-8", newline="") as file:
+    with tsv.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
             if not row or (number == 1 and row[0] == "path"):
                 continue
@@ -222,8 +222,10 @@ def report_recordings(transcribe: Transcribe, tsvs: Sequence[Path], list_errors:
     """Print a table by collection and speaker: words (Mandarin: characters) wrong, clips with text that has no place."""
     scores: dict[tuple[str, str], Score] = defaultdict(Score)
     errors = []
-    for tsv in tsvs:
-        for recording in read_recordings(tsv):
+    for recordings in [
+        read_recordings(tsv) for tsv in tsvs
+    ]:  # a fault in the last list is told before all are heard
+        for recording in recordings:
             language, text = transcribe(read_samples(recording.path))
             for speaker in dict.fromkeys((recording.speaker, "all")):
                 if speaker:
@@ -232,7 +234,9 @@ def report_recordings(transcribe: Transcribe, tsvs: Sequence[Path], list_errors:
                 errors.append(f"{recording.path}: {recording.text} -> [{language}] {text}")
     print("| " + " | ".join(HEADINGS) + " |")
     print("| --- " * len(HEADINGS) + "|")
-    for (collection, speaker), score in scores.items():
+    collections = list(dict.fromkeys(collection for collection, _ in scores))
+    for collection, speaker in sorted(scores, key=lambda at: (collections.index(at[0]), at[1] == "all")):
+        score = scores[collection, speaker]
         print("| " + " | ".join((collection, speaker, *score.row())) + " |", flush=True)
     if list_errors:
         print(*errors, sep="\n")
@@ -257,7 +261,10 @@ def main() -> None:
     else:
         transcribe = ggmm_transcriber(options.model, options.threads)
     if options.tsv:
-        report_recordings(transcribe, options.tsv, options.errors)
+        try:
+            report_recordings(transcribe, options.tsv, options.errors)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"{parser.prog}: {error}") from None
     else:
         report(transcribe, options.clips, options.seed, options.errors)
 

@@ -127,6 +127,9 @@ def _written(tokens: list[Token], start: int, stop: int) -> str:
     return "".join([str(token.value) for token in tokens[start:stop]])
 
 
+_SURELY_DIGITS = 6  # so many in a row count nothing
+
+
 def _digit_string(tokens: list[Token], start: int, stop: int) -> Number | None:
     """Digits without place words: 三, 八五, 零九一二三四五六七八."""
     said = [token.text for token in tokens[start:stop]]
@@ -139,7 +142,10 @@ def _digit_string(tokens: list[Token], start: int, stop: int) -> Number | None:
         return Number(Form.DIGIT, stop, text, first)
     if len(said) == 2 and _is_pair(first, last):
         return Number(Form.PAIR, stop, text, approximate=f"{first}~{last}")
-    if not lexicon.TWO_OF.isdisjoint(said):
+    told = len(said) >= _SURELY_DIGITS or (
+        len(said) > 2 and start > 0 and tokens[start - 1].kind is Kind.LABEL
+    )
+    if not told and not lexicon.TWO_OF.isdisjoint(said):  # 兩 counts things, but 零九兩二三四五六七
         return None
     return Number(Form.TWO_DIGITS if len(said) == 2 else Form.DIGITS, stop, text)
 
