@@ -4,7 +4,9 @@
     python benchmarks/hours.py [--model NAME] kills [--moments 20] [--minutes 10]
 
 The recordings are made of the clips in ``tests/data/clips`` with silence, noise and music of 2.5 to 8 s between them
-(``qwen3asr_native.lab.hours``). Each length is transcribed in a process of its own. ``curves`` draws and prints; ``kills``
+(``qwen3asr_native.lab.hours``), minutes alike at each length. Each length is transcribed in a process of its own, after the
+clips one by one, four times each with the room's noise around them. CPU seconds are those of ``transcribe`` alone, all
+threads together, without loading the model and the network for voice activity. ``curves`` draws and prints; ``kills``
 ends a job with SIGKILL at chance moments, resumes it after each, and compares its outputs with those of an unbroken run.
 """
 
@@ -22,7 +24,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qwen3asr_native.lab.hours import GAPS, Recording, clip_error_rate, read_clips, score
+import numpy as np
+
+from qwen3asr_native.lab.hours import GAPS, Recording, clip_error_rate, in_room, read_clips, score
 
 CLIPS = Path(__file__).resolve().parent.parent / "tests" / "data" / "clips"
 FORMATS = "txt,srt,vtt,tsv,json,lrc"
@@ -76,8 +80,14 @@ def measure(hours: float, name: str | None, gaps: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Model(name) as model:
         recording, path = Recording(clips, 3600 * hours, gaps.split(",")), Path(folder) / "recording.wav"
         recording.write(path)
-        alone = [model.transcribe(clip.pcm, sample_rate=16000).text for clip in clips]
-        before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        random = np.random.default_rng(0)
+        alone = [
+            [model.transcribe(in_room(clip, random), sample_rate=16000).text for _ in range(4)]
+            for clip in clips
+        ]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        model.transcribe(np.concatenate(list(Recording(clips, 40, GAPS).blocks())), sample_rate=16000)
+        cpu = time.process_time()
         whole = model.transcribe(path)
         cpu = time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

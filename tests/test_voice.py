@@ -1,4 +1,4 @@
-"""Speech and silence, by level."""
+"""Utterances in a room, by energy, as live speech has them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3asr_native.audio import load
-from qwen3asr_native.voice import EnergyActivity
+from qwen3asr_native.voice import utterance_activity
 
 RATE = 16000
 
 
 def spans(pcm: np.ndarray, block: int = 1600) -> list[tuple[int, int]]:
     """Speech in the samples, as pairs of positions; speech that goes on ends at the end."""
-    activity, found = EnergyActivity(), []
+    activity, found = utterance_activity(), []
     for begin in range(0, len(pcm), block):
-        for started, position in activity.feed(pcm[begin : begin + block]):
-            if started:
-                found.append([position, len(pcm)])
+        for edge in activity.feed(pcm[begin : begin + block]):
+            if edge.kind == "start":
+                found.append([edge.position, len(pcm)])
             else:
-                found[-1][1] = position
+                found[-1][1] = edge.position
     return [(begin, end) for begin, end in found]
 
 
@@ -66,15 +66,15 @@ def test_a_noise_that_stays_is_the_room(speech: np.ndarray) -> None:
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=20))
 def test_the_size_of_the_blocks_changes_nothing(blocks: list[int]) -> None:
     pcm = load(ROOT / "samples" / "phone-number-zh-TW.wav")
-    whole = EnergyActivity()
+    whole = utterance_activity()
     expected = whole.feed(pcm)
-    activity, found, place, turn = EnergyActivity(), [], 0, 0
+    activity, found, place, turn = utterance_activity(), [], 0, 0
     while place < len(pcm):
         size = blocks[turn % len(blocks)]
         found += activity.feed(pcm[place : place + size])
         place, turn = place + size, turn + 1
     assert found == expected
-    assert activity.voiced_until == whole.voiced_until
+    assert (activity.settled, activity.breath) == (whole.settled, whole.breath)
 
 
 def test_events_alternate_and_never_go_back(speech: np.ndarray) -> None:
@@ -82,3 +82,14 @@ def test_events_alternate_and_never_go_back(speech: np.ndarray) -> None:
     audio = np.concatenate([speech * random.uniform(0.05, 1) for _ in range(6)])
     positions = [position for span in spans(audio) for position in span]
     assert positions == sorted(positions)
+
+
+def test_a_breath_is_told_while_the_speech_goes_on(speech: np.ndarray) -> None:
+    word = speech[np.flatnonzero(np.abs(speech) > 0.05)[0] :][: RATE // 2]
+    activity = utterance_activity()
+    activity.feed(np.concatenate([np.zeros(RATE, np.float32), word, np.zeros(RATE // 5, np.float32), word]))
+    assert activity.speaking
+    assert activity.breath is not None
+    begin, end = activity.breath
+    assert abs(begin - 1.5 * RATE) < 0.07 * RATE
+    assert abs(end - 1.7 * RATE) < 0.07 * RATE

@@ -13,7 +13,8 @@ from .. import __version__
 from ..audio import PIECE_SECONDS
 from ..errors import ArgumentError, AudioError, LanguageError, Qwen3AsrError
 from ..job import FORMATS, Job, Recording, Source, find_sources, fingerprint, plan, render
-from ..segment import MODES, check_version
+from ..segment import MODES
+from ..voice import check_version
 from . import command, epilog, signals
 from .command import argument, option
 from .progress import run_job

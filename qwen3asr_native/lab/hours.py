@@ -25,6 +25,7 @@ _NOISE_RMS = 0.003
 _MUSIC_RMS = 0.02
 _QUIET = 0.5  # seconds between speech and music
 _ROOM_RMS = 1e-4  # lies under everything
+_LENGTHS = 8  # of gaps, in a deck
 
 
 class Clip(NamedTuple):
@@ -61,8 +62,33 @@ def _at_level(samples: NDArray[Any], rms: float) -> Pcm:
     return levelled
 
 
+def in_room(clip: Clip, random: np.random.Generator) -> Pcm:
+    """A clip alone, as a recording has it: in the room's noise, 0.2 s of which are before and after."""
+    margin = np.zeros(SAMPLE_RATE // 5, np.float32)
+    return _with_room(np.concatenate((margin, clip.pcm, margin)), random)
+
+
+def _with_room(pcm: Pcm, random: np.random.Generator) -> Pcm:
+    return pcm + np.float32(_ROOM_RMS) * random.standard_normal(len(pcm), np.float32)
+
+
+class _Deck:
+    """Draws in chance order, each card once before any comes again: shares are those of the deck at any length."""
+
+    def __init__(self, count: int, random: np.random.Generator) -> None:
+        self._count, self._random = count, random
+        self._left: list[int] = []
+
+    def draw(self) -> int:
+        if not self._left:
+            self._left = self._random.permutation(self._count).tolist()
+        return self._left.pop()
+
+
 class Recording:
     """A recording of clips in chance order with gaps between them, block by block: any length in little memory.
+
+    Clips, kinds of gaps and their lengths each come from a deck, so that minutes are alike: costs for an hour can be compared.
 
     Args:
         clips: What may be said.
@@ -90,23 +116,23 @@ class Recording:
     def blocks(self) -> Iterator[Pcm]:
         """Gap, clip, gap, clip ... gap; float32 at 16 kHz."""
         random = np.random.default_rng(self._seed)
+        clips, gaps = _Deck(len(self._clips), random), _Deck(_LENGTHS * len(self._gaps), random)
+        shortest, longest = self._pause
         self.spoken = []
         at = 0
         while True:
-            kind = self._gaps[int(random.integers(len(self._gaps)))]
-            count = int(random.uniform(*self._pause) * SAMPLE_RATE)
-            yield self._with_room(_gap(kind, count, random), random)
+            length, kind = divmod(gaps.draw(), len(self._gaps))
+            share = (length + random.uniform()) / _LENGTHS
+            count = int((shortest + share * (longest - shortest)) * SAMPLE_RATE)
+            yield _with_room(_gap(self._gaps[kind], count, random), random)
             at += count
             if at >= self._seconds * SAMPLE_RATE:
                 return
-            number = int(random.integers(len(self._clips)))
+            number = clips.draw()
             pcm = self._clips[number].pcm
             self.spoken.append(Spoken(at, at + len(pcm), number))
             at += len(pcm)
-            yield self._with_room(pcm, random)
-
-    def _with_room(self, pcm: Pcm, random: np.random.Generator) -> Pcm:
-        return pcm + np.float32(_ROOM_RMS) * random.standard_normal(len(pcm), np.float32)
+            yield _with_room(pcm, random)
 
     def write(self, path: Path) -> None:
         """As a FLAC or WAV file of 16 bits."""
@@ -196,9 +222,15 @@ def score(
     )
 
 
-def clip_error_rate(clips: Sequence[Clip], texts: Sequence[str], spoken: Sequence[Spoken]) -> float:
-    """Character error rate of the clips' texts, recognized one by one, each as often as a recording has it."""
-    errors = [_edits(_bare(clip.text), _bare(text)) for clip, text in zip(clips, texts)]
+def clip_error_rate(clips: Sequence[Clip], texts: Sequence[Sequence[str]], spoken: Sequence[Spoken]) -> float:
+    """Character error rate of the clips, recognized one by one, each as often as a recording has it.
+
+    texts: Of each clip, what it was heard as; once, or several times (``in_room``), of which the mean counts.
+    """
+    errors = [
+        sum(_edits(_bare(clip.text), _bare(text)) for text in heard) / len(heard)
+        for clip, heard in zip(clips, texts)
+    ]
     count = sum(len(_bare(clips[place.clip].text)) for place in spoken)
     return sum(errors[place.clip] for place in spoken) / max(1, count)
 
