@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, Qwen3AsrError
 from ..extras import needed
 from .shards import Shard, shards
 
+if TYPE_CHECKING:
+    from ..model import Model
+
 FORMATS = ("jsonl", "parquet")
+_LOST_ACTORS = 5
+_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,13 @@ def transcribe(
         shard_size: Most files of a shard.
         format: "jsonl" or "parquet".
         address: Address of a running cluster, such as "ray://host:10001" or "auto"; None takes the one that the process
-            is connected to, or begins one on this machine.
+            is connected to or that RAY_ADDRESS names, or begins one on this machine.
         options: As for ``Model.transcribe``.
 
     Raises:
         ArgumentError: A source cannot be read, an option has a value that it cannot have, or Ray is not installed.
-        Qwen3AsrError: The model cannot be used.
+        Qwen3AsrError: The model cannot be used, a shard cannot be read or written, or the cluster failed; finished
+            shards are kept.
     """
     with needed("cluster"):
         import ray
@@ -82,26 +89,59 @@ def transcribe(
         # Its notes of progress are for who drives Ray by hand.
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         ray.data.DataContext.get_current().enable_progress_bars = False
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        _check_address(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="warning")
+        except Exception as error:
+            raise ArgumentError(f"no Ray cluster at {address}: {_line(error)}") from error
     most = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
     count = min(actors or most, len(missing))
     rows = ray.data.from_items(
         [{"shard": asdict(part)} for part in missing], override_num_blocks=len(missing)
     )
-    done = rows.map_batches(
+    work = rows.map_batches(
         _Worker,
         fn_constructor_args=(model, threads, str(folder), format, options),
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=threads,
-    ).take_all()
+    )
+    # An actor that is lost before it runs is replaced; what is wrong with the model or a shard is in its row.
+    work.context.max_consecutive_actor_init_deaths = _LOST_ACTORS
+    try:
+        done = work.take_all()
+    except Exception as error:
+        raise Qwen3AsrError(
+            f"the Ray cluster failed: {_line(error)} Finished shards are kept: the same call goes on with the others"
+        ) from error
+    reasons = [row["reason"] for row in done if row["reason"]]
+    if reasons:
+        raise Qwen3AsrError(f"{len(reasons)} of {len(missing)} shards could not be done: {reasons[0]}")
     return Summary(
         len(parts),
         len(parts) - len(missing),
         sum(int(row["items"]) for row in done),
         sum(int(row["failed"]) for row in done),
     )
+
+
+def _check_address(address: str) -> None:
+    """Ray itself waits two minutes for a cluster that is not there, and then ends the process."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ArgumentError(
+                f"no Ray cluster at {address}: {getattr(error, 'strerror', None) or error}"
+            ) from None
+
+
+def _line(error: Exception) -> str:
+    """The first line of what Ray says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class _Worker:
@@ -112,14 +152,29 @@ class _Worker:
     ) -> None:
         from ..model import Model
 
-        self._model = Model(model, threads=threads)
         self._folder, self._format, self._options = Path(folder), format, options
+        self._model: Model | None = None
+        try:
+            self._model = Model(model, threads=threads)
+        except Qwen3AsrError as error:
+            self._reason = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        items, failed = zip(*(self._work(Shard(**shard)) for shard in batch["shard"]))
-        return {"items": list(items), "failed": list(failed)}
+        items, failed, reasons = zip(*(self._outcome(Shard(**shard)) for shard in batch["shard"]))
+        return {"items": list(items), "failed": list(failed), "reason": list(reasons)}
 
-    def _work(self, shard: Shard) -> tuple[int, int]:
+    def _outcome(self, shard: Shard) -> tuple[int, int, str]:
+        """How many items, how many of them have an error, and why there is no file ("" when there is)."""
+        if self._model is None:
+            return 0, 0, self._reason
+        try:
+            return (*self._work(self._model, shard), "")
+        except Qwen3AsrError as error:
+            return 0, 0, str(error)
+        except OSError as error:
+            return 0, 0, f"'{error.filename or self._folder}': {error.strerror or error}"
+
+    def _work(self, model: Model, shard: Shard) -> tuple[int, int]:
         names: list[str] = []
 
         def audios() -> Iterable[str | bytes]:
@@ -127,7 +182,7 @@ class _Worker:
                 names.append(name)
                 yield audio
 
-        results = list(self._model.transcribe_many(audios(), **self._options))
+        results = list(model.transcribe_many(audios(), **self._options))
         rows = [_row(name, result) for name, result in zip(names, results)]
         self._write(rows, self._folder / f"{shard.name}.{self._format}")
         return len(rows), sum(row["error"] is not None for row in rows)

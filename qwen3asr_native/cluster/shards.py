@@ -34,15 +34,18 @@ class Shard:
     row_group: int = 0
 
     def read(self) -> Iterator[tuple[str, str | bytes]]:
-        """Name and audio of each item."""
+        """Name and audio of each item. Raises ArgumentError for a Parquet file that cannot be read."""
         if self.parquet is None:
             yield from ((path, path) for path in self.paths)
             return
+        import pyarrow
         from pyarrow import parquet
 
-        table: list[dict[str, Any]] = (
-            parquet.ParquetFile(self.parquet).read_row_group(self.row_group).to_pylist()
-        )
+        try:
+            group = parquet.ParquetFile(self.parquet).read_row_group(self.row_group)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ArgumentError(f"'{self.parquet}' cannot be read as Parquet: {error}") from None
+        table: list[dict[str, Any]] = group.to_pylist()
         for i, row in enumerate(table):
             yield str(row.get("audio") or f"{self.parquet}#{self.row_group}.{i}"), row["bytes"] or b""
 

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
-from qwen3asr_native import ArgumentError, cluster  # noqa: E402
+from qwen3asr_native import ArgumentError, Qwen3AsrError, cluster  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,6 +167,48 @@ def test_the_command_begins_a_cluster_of_its_own(
     assert {row["audio"]: row["text"] for row in rows_of(tmp_path)} == {
         str(clip): expected[str(clip)] for clip in CLIPS[:3]
     }
+
+
+def test_a_model_that_no_worker_can_open_is_a_sentence(nodes: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        Qwen3AsrError, match=r"1 of 1 shards could not be done: the model file '.*' does not exist"
+    ):
+        cluster.transcribe(CLIPS[:1], tmp_path / "out", model=str(tmp_path / "none.bin"), threads=1)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_shard_that_cannot_be_read_is_a_sentence_and_the_others_are_kept(
+    nodes: Any, tmp_path: Path, model_file: Path
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    bad, output = tmp_path / "bad.parquet", tmp_path / "out"
+    parquet.write_table(
+        pyarrow.Table.from_pylist([{"bytes": CLIPS[0].read_bytes()}]), bad, compression="zstd"
+    )
+    content = bytearray(bad.read_bytes())
+    content[4:400] = bytes(396)
+    bad.write_bytes(content)
+    with pytest.raises(
+        Qwen3AsrError, match=r"1 of 2 shards could not be done: '.*bad.parquet' cannot be read"
+    ):
+        cluster.transcribe([bad, CLIPS[0]], output, model=str(model_file), threads=1)
+    assert len(rows_of(output)) == 1
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    code = f"""
+from qwen3asr_native import ArgumentError, cluster
+try:
+    cluster.transcribe([{str(CLIPS[0])!r}], {str(tmp_path)!r}, address="127.0.0.1:9")
+except ArgumentError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False
+    )
+    assert done.stdout.startswith("no Ray cluster at 127.0.0.1:9: "), done.stderr
 
 
 def test_sources_that_cannot_be_read_are_sentences(tmp_path: Path) -> None:
