@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from qwen3asr_native import AudioError, media
 from qwen3asr_native.audio import SAMPLE_RATE, load
@@ -105,6 +108,35 @@ def test_sound_of_media_is_read(container: str, codec: str, rate: int, way: str)
     middle = pcm[SAMPLE_RATE // 2 : -SAMPLE_RATE // 2]
     assert hertz(middle) == pytest.approx(440, abs=2)
     assert np.abs(middle).max() == pytest.approx(0.3, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("magic", "header", "size"), [(b"#!AMR\n", 0x3C, 31), (b"#!AMR-WB\n", 0x44, 60)], ids=["amr", "awb"]
+)
+def test_sound_of_phones_is_read(magic: bytes, header: int, size: int, way: str) -> None:
+    """Frames of 20 ms of chance bits: FFmpeg decodes AMR and writes none."""
+    bits = np.random.default_rng(0).integers(0, 256, (100, size), dtype=np.uint8)
+    pcm = load(magic + b"".join(bytes([header]) + frame.tobytes() for frame in bits))
+    assert len(pcm) / SAMPLE_RATE == pytest.approx(2, abs=0.05)
+    assert np.abs(pcm).max() > 0.01
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no program ffmpeg on the path makes the files")
+def test_kinds_that_ffmpeg_writes_are_read_each_way(tmp_path: Path) -> None:
+    """Some of them; the script alone does all."""
+    tool = ROOT / "tools" / "media_table.py"
+    if not tool.exists():
+        pytest.skip("the script is not here")
+    words = ["w64", "rf64", "au", "aiff", "variable", "speex", "two tracks", "wma 2"]
+    command = [sys.executable, str(tool), *words]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:]]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(rows) >= len(words)
+    for row in rows:
+        assert row[-1] in ("libsndfile", "PyAV, else ffmpeg"), row
+        for seconds in row[3:5]:
+            assert float(seconds) == pytest.approx(5, abs=0.15), row
 
 
 def test_both_ways_give_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:

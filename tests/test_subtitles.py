@@ -75,6 +75,49 @@ def test_words_and_numbers_are_never_broken(text: str) -> None:
             assert re.search(rf"(^|\s){re.escape(line[0])}", text)
 
 
+@st.composite
+def spoken(draw: st.DrawFn) -> list[Segment]:
+    """Segments whose words have times: of any length, overlapping, late, going back, some words without any."""
+    segments, now = [], 0.0
+    for _ in range(draw(st.integers(1, 4))):
+        text = draw(TEXTS)
+        start = now + draw(st.floats(0, 5))
+        words, at = [], start
+        for match in re.finditer(r"[A-Za-z0-9.%-]+|[\u4e00-\u9fff]", text):
+            begin = max(start, at + draw(st.floats(-0.5, 1.0)))
+            at = begin + draw(st.sampled_from([0.0, 0.1, 0.4, 3.0, 9.0]))
+            if draw(st.integers(0, 9)):
+                words.append(Word(match[0], begin, at, match.start(), match.end()))
+        now = max([start + 0.5, *(word.end for word in words)])
+        segments.append(segment(text, start, now, tuple(words)))
+    return segments
+
+
+@settings(max_examples=200, deadline=None)
+@given(spoken())
+def test_cues_of_timed_words_keep_the_rules_whatever_the_times_are(segments: list[Segment]) -> None:
+    made, style = cues(segments), Style()
+    for cue in made:
+        assert 0 <= cue.start < cue.end <= cue.start + style.most_seconds + 1e-6
+        assert 1 <= len(cue.lines) <= style.lines
+        for line in cue.lines:
+            longest = max(width(word) for word in re.split(r"(?<=[\u4e00-\u9fff])|\s", line))
+            assert width(line) <= max(style.columns, longest)
+    for cue, following in zip(made, made[1:]):
+        assert cue.end <= following.start + 0.0011
+        # As long as people need to see that there is something, where the next one leaves room.
+        room = following.start - style.gap_seconds - cue.start
+        assert cue.end - cue.start >= min(style.least_seconds, room) - 1e-6
+    if made:
+        assert made[-1].end - made[-1].start >= style.least_seconds - 1e-6
+    said = "".join(re.sub(r"\s", "", part.text) for part in segments)
+    assert "".join("".join(cue.lines) for cue in made).replace(" ", "") == said
+    lines = [line for cue in made for line in cue.lines]
+    for part in segments:
+        for word in re.findall(r"[A-Za-z0-9][A-Za-z0-9.%-]*", part.text):
+            assert any(word.rstrip(".-") in line for line in lines)
+
+
 def test_sentences_and_pauses_end_a_cue() -> None:
     made = cues([segment("今天天氣很好。我們去散步吧！", 0, 6)])
     assert [cue.text for cue in made] == ["今天天氣很好。", "我們去散步吧！"]
