@@ -9,7 +9,6 @@ All of that happens on a thread of the session, which waits for the engine witho
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
@@ -174,6 +173,8 @@ class Live:
             yield update
 
     async def __aiter__(self) -> AsyncIterator[Update]:
+        import asyncio  # not needed, and slow to import, where nobody awaits
+
         while True:
             update = await asyncio.get_running_loop().run_in_executor(None, self._session.next_update)
             if update is None:

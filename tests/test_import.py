@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from conftest import ROOT, run_python
 
 
 def test_no_heavy_module_is_imported() -> None:
@@ -25,6 +25,16 @@ import sys
 from qwen3asr_native.cli.app import run
 assert run(["--help"]) == 0
 print([name for name in ("soundfile", "soxr", "rich", "opencc", "huggingface_hub", "asyncio") if name in sys.modules])
+"""
+    assert run_python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_recognition_needs_no_event_loop(model_file: Path) -> None:
+    code = f"""
+import sys, qwen3asr_native
+with qwen3asr_native.Model({str(model_file)!r}) as model:
+    assert model.transcribe({str(ROOT / "samples" / "phone-number-zh-TW.wav")!r}).text
+print([name for name in ("asyncio", "ssl", "rich", "opencc", "huggingface_hub", "multiprocessing") if name in sys.modules])
 """
     assert run_python(code).stdout.splitlines()[-1] == "[]"
 
