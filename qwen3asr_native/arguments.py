@@ -10,14 +10,15 @@ import functools
 import math
 import operator
 import os
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar
 
 from .errors import ArgumentError
 
 _BAD_NAMES = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 _SHOWN = 60
+_T = TypeVar("_T")
 _MOST_TOKENS = (1 << 31) - 1
 
 
@@ -130,6 +131,16 @@ def path(value: object, name: str) -> str:
         if error.errno in _BAD_NAMES:
             raise ArgumentError(f"{name} is no path: {error.strerror}: {_shown(plain)}") from None
     return plain
+
+
+def audios(value: Iterable[_T]) -> Iterable[_T]:
+    """Several audios; one of them would be taken to pieces: a path into letters, a file into lines, an array into rows."""
+    one = isinstance(value, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(value, "read")
+    if one or hasattr(value, "dtype"):
+        raise ArgumentError(f"audios must be a list of audios; give [audio] for one, not {_shown(value)}")
+    if not isinstance(value, Iterable):
+        raise _wrong("audios", "a list of audios", value)
+    return value
 
 
 def threads(value: object) -> int | None:

@@ -360,9 +360,10 @@ class Model(Holder):
             options: As for ``transcribe``.
 
         Raises:
-            ArgumentError, LanguageError: At the first audio: no audio can do better.
+            ArgumentError, LanguageError: At the first audio: no audio can do better; at once for one audio in place of many.
             ModelClosedError, ForkedError: See the class.
         """
+        audios = arguments.audios(audios)
         # Not loaded for each audio.
         aligner, own = options.get("aligner"), None
         if options.get("words") and (aligner is None or isinstance(aligner, (str, os.PathLike))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import random
@@ -287,6 +288,14 @@ def test_leaving_many_audios_early_stops_them(model: Model, tone: np.ndarray) ->
     next(results)
     results.close()
     assert model.transcribe(tone, sample_rate=16000, max_new_tokens=2).timings.new_tokens == 2
+
+
+@pytest.mark.parametrize(
+    "one", ["talk.wav", Path("talk.wav"), b"RIFF", io.BytesIO(b"RIFF"), np.zeros(16000, np.float32), 7, None]
+)
+def test_one_audio_in_place_of_many_is_not_taken_to_pieces(model: Model, one: object) -> None:
+    with pytest.raises(ArgumentError, match="audios must be a list of audios"):
+        model.transcribe_many(one)  # type: ignore[arg-type]
 
 
 def test_many_audios_may_be_none(model: Model) -> None:

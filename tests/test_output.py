@@ -7,12 +7,16 @@ import stat
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
+from test_cli import qwen3asr
 
 from qwen3asr_native import ConversionError, DownloadError
 from qwen3asr_native.files import hub
 from qwen3asr_native.files.convert import quantize
 from qwen3asr_native.files.download import download
 from qwen3asr_native.files.output import OutputError, target
+
+SAMPLE = str(ROOT / "samples" / "phone-number-zh-TW.wav")
 
 
 def test_a_link_is_followed_and_stays_a_link(model_file: Path, tmp_path: Path) -> None:
@@ -55,3 +59,17 @@ def test_a_download_replaces_no_directory(tmp_path: Path) -> None:
     (tmp_path / str(model.file)).mkdir()
     with pytest.raises(DownloadError, match="a directory"):
         download(model, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    "command", [["bench", SAMPLE], ["leaks"], ["bench", "--server", "http://127.0.0.1:9", SAMPLE]]
+)
+def test_measurements_whose_results_have_no_place_do_not_begin(command: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for option in ("--output", "--plot"):
+        done = qwen3asr(*command, option, tmp_path / "pipe")
+        assert done.returncode == 2
+        assert done.stdout == b""
+        assert "is no regular file; give the name of a file" in done.stderr.decode()
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from ..files.output import OutputError, target
 from . import command, epilog, terminal
 from .command import argument, count, option
 
@@ -38,7 +41,21 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]
         return [int(part) for part in numbers]
 
 
-_FILE = click.Path(path_type=Path)
+class _OutputFile(click.Path):
+    """Where a result will be written. What is named and cannot become a file is told before the work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        named = ctx is not None and param is not None and ctx.get_parameter_source(param.name or "")
+        if named is ParameterSource.COMMANDLINE:
+            try:
+                target(path)
+            except OutputError as error:
+                self.fail(str(error), param, ctx)
+        return path
+
+
+_FILE = _OutputFile()
 _plot = option("--plot", type=_FILE, metavar="FILE", help="Draw the result into this PNG file.")
 
 
