@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from conftest import ROOT, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
@@ -160,3 +162,26 @@ except signals.Interrupted:
 """
     done = run_python(code)
     assert (done.stdout, done.stderr) == ("interrupted 130\n", "")
+
+
+def _interrupt_tool() -> ModuleType:
+    """tools/interrupt.py, which does the same for hours."""
+    spec = importlib.util.spec_from_file_location("interrupt", ROOT / "tools" / "interrupt.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["interrupt"] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+interrupt = _interrupt_tool()
+
+
+@pytest.mark.parametrize("name", [scenario.name for scenario in interrupt.SCENARIOS])
+def test_every_command_ends_in_order_at_a_random_moment(name: str, tmp_path: Path) -> None:
+    scenario = next(scenario for scenario in interrupt.SCENARIOS if scenario.name == name)
+    rehearsal = interrupt.Rehearsal(scenario, tmp_path)
+    moments = random.Random(name)
+    for _ in range(2):
+        rehearsal.trial(tmp_path, moments)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ..errors import ArgumentError
+from ..files.output import replace
 
 _PROGRAM = "qwen3asr"
 _VARIABLE = "_QWEN3ASR_COMPLETE"
@@ -43,14 +44,10 @@ def script(shell: str) -> str:
 
 
 def install(shell: str) -> str:
-    """Writes that to where the shell looks for it; returns a sentence. Raises ArgumentError."""
+    """Writes that to where the shell looks for it; returns a sentence. Raises ArgumentError, OutputError."""
     shell = _known(shell)
     path = Path(_FILES[shell]).expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(script(shell) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ArgumentError(f"'{path}' cannot be written: {error.strerror}") from None
+    replace(path, script(shell) + "\n")
     more = "" if shell != "zsh" else "; put 'fpath+=~/.zfunc; autoload -Uz compinit; compinit' into ~/.zshrc"
     return f"completion for {shell} is in {path}{more}; it works in new shells"
 

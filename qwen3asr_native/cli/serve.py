@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+from functools import partial
 from pathlib import Path
 
 import click
 
 from ..errors import ArgumentError
-from . import command, epilog
+from . import command, epilog, signals
 from .command import count, option
 from .terminal import note
 
@@ -110,7 +111,7 @@ def serve(
 ) -> None:
     """Serve recognition over HTTP: OpenAI's API for transcriptions, and a page for the browser.
 
-    It runs until Ctrl-C or SIGTERM, and then finishes what it has begun.
+    It runs until Ctrl-C, SIGTERM or SIGHUP, and then finishes what it has begun; a second one ends it at once.
     """
     from .. import server
     from ..aligner import Aligner
@@ -158,7 +159,7 @@ def serve(
         words = None
         if aligner is not None:
             words = stack.enter_context(Aligner(aligner, threads=threads, kernels=kernels, lazy=True))
-        run(opened, settings, aligner=words, ready=ready)
+        run(opened, settings, aligner=words, ready=ready, until=partial(signals.stopping, patient=True))
 
 
 def _share_heaps() -> None:

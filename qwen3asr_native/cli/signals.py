@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]
 # What is told to stop gets this long, seconds, before the signal is raised as elsewhere: it may wait for a pipe.
 _PATIENCE = 3.0
 # Until a signal that came at a bad moment is sent again, seconds.
@@ -29,6 +31,7 @@ _SOON = 0.005
 _caught: int | None = None
 _stop: Callable[[], None] | None = None
 _told = False
+_patient = False
 _raised = 0
 
 
@@ -78,7 +81,7 @@ def _take(number: int, frame: FrameType | None) -> None:
     global _caught, _told, _raised
     if _caught is None:
         _caught = number
-    if _stop is not None and not _told:
+    if _stop is not None and (_patient or not _told):
         _told = True
         return
     if _in_callback(frame):
@@ -115,23 +118,25 @@ def _watch(reader: socket.socket, _writer: socket.socket) -> None:
         if stop is None or number not in _SIGNALS:
             continue
         stop()
+        if _patient:
+            continue
         time.sleep(_PATIENCE)
         if _stop is stop:
             _send(number)
 
 
 @contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[None]:
+def stopping(stop: Callable[[], None], *, patient: bool = False) -> Iterator[None]:
     """While the block runs, a signal calls ``stop``, which must make the block end soon. Raises Interrupted in place of
-    the block when a signal has come already."""
-    global _stop, _told
+    the block when a signal has come already. ``patient``: the block may take its time, and every signal calls ``stop``."""
+    global _stop, _told, _patient
     if _caught is not None:
         raise Interrupted
-    _told, _stop = False, stop
+    _told, _patient, _stop = False, patient, stop
     try:
         yield
     finally:
-        _stop = None
+        _stop, _patient = None, False
 
 
 @contextmanager

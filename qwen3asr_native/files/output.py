@@ -41,8 +41,8 @@ def target(path: Path) -> Path:
     return real
 
 
-def replace(path: Path, content: str) -> None:
-    """Puts a whole file in place of what is there, on the disk before it has its name.
+def replace(path: Path, content: str | bytes) -> None:
+    """Puts a whole file, a text in UTF-8, in place of what is there; it is on the disk before it has its name.
 
     What a crash leaves has a name that the next run takes again. Raises OutputError.
     """
@@ -51,8 +51,8 @@ def replace(path: Path, content: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(part, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-                file.write(content)
+            with open(part, "wb") as file:
+                file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import Qwen3AsrError
-from ..files.output import target
+from ..files.output import OutputError, replace
 from .measure import MB, extra
 
 if TYPE_CHECKING:
@@ -147,11 +148,9 @@ def _legend(axis: Any) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
     try:
-        path = target(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=130)
-    except OSError as error:
-        raise Qwen3AsrError(
-            f"cannot write '{path}': {error.strerror}; name another file with --plot"
-        ) from None
+        replace(path, picture.getvalue())
+    except OutputError as error:
+        raise Qwen3AsrError(f"{error}; name another file with --plot") from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import sys
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -43,6 +45,7 @@ def serve(
     *,
     aligner: Aligner | None = None,
     ready: Callable[[str], None] = lambda address: None,
+    until: Callable[[Callable[[], None]], AbstractContextManager[None]] | None = None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C: then nothing new is taken, and what runs may finish within ``settings.grace``.
 
@@ -51,6 +54,8 @@ def serve(
         settings: See ``Settings``.
         aligner: Tells the times of words; stays open at the end.
         ready: Called with the address once connections are taken.
+        until: Serves within the block that it gives, and leaves all signals to it; what it is given ends the serving when
+            it is called, the second time without grace. None: the signals are handled here.
 
     Raises:
         ArgumentError: The address cannot be listened on.
@@ -58,7 +63,7 @@ def serve(
     _log_to_stderr()
     with listen(settings) as sock:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        server = uvicorn.Server(
+        server = (uvicorn.Server if until is None else _Server)(
             uvicorn.Config(
                 create_app(model, settings, aligner),
                 log_config=None,
@@ -70,8 +75,21 @@ def serve(
                 timeout_graceful_shutdown=round(settings.grace),
             )
         )
-        ready(f"http://{host}:{sock.getsockname()[1]}")
-        server.run(sockets=[sock])
+
+        def stop() -> None:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+        with contextlib.nullcontext() if until is None else until(stop):
+            ready(f"http://{host}:{sock.getsockname()[1]}")
+            server.run(sockets=[sock])
+
+
+class _Server(uvicorn.Server):  # type: ignore[misc,unused-ignore]
+    """Leaves the signals to its caller."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override,unused-ignore]
+        return contextlib.nullcontext()
 
 
 def _log_to_stderr() -> None:
