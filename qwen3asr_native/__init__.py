@@ -40,6 +40,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+
+def _refuse_subinterpreters() -> None:
+    """NumPy refuses only those with a lock of their own; in the others it warns and goes wrong later."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since and before Python 3.13
+        try:
+            interpreters = importlib.import_module(name)
+        except ImportError:
+            continue
+        if interpreters.get_current() != interpreters.get_main():
+            raise ImportError(
+                "qwen3asr_native does not work in a subinterpreter, as NumPy does not: use threads, which can share "
+                "one Model, or processes"
+            )
+        return
+
+
+_refuse_subinterpreters()
 _moved.install()
 
 __all__ = [
@@ -88,16 +105,7 @@ _MODULES = ("audio", "engine", "errors", "files", "live", "model", "stream", "te
 
 
 def _load(module: str) -> Any:
-    try:
-        return importlib.import_module(f".{module}", __name__)
-    except ImportError as error:
-        if "subinterpreter" not in str(error):
-            raise
-        message = (
-            "qwen3asr_native does not work in a subinterpreter, as NumPy does not: use threads, which can share one "
-            "Model, or processes"
-        )
-        raise ImportError(message) from None
+    return importlib.import_module(f".{module}", __name__)
 
 
 def __getattr__(name: str) -> Any:
