@@ -10,6 +10,7 @@ All of that happens on a thread of the session, which waits for the engine witho
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import weakref
 from collections import deque
@@ -100,7 +101,7 @@ class Live:
         self._process = os.getpid()
         self._finished = False
         self._finishing = threading.Lock()
-        weakref.finalize(self, self._session.abort)
+        weakref.finalize(self, self._session.abort).atexit = False
 
     def feed(self, pcm: NDArray[Any] | bytes, sample_rate: int = SAMPLE_RATE) -> None:
         """Gives the next block of audio, of any size.
@@ -176,7 +177,12 @@ class Live:
         import asyncio  # not needed, and slow to import, where nobody awaits
 
         while True:
-            update = await asyncio.get_running_loop().run_in_executor(None, self._session.next_update)
+            try:
+                update = self._session.next_update(wait=False)
+            except queue.Empty:
+                # A moment, in which nothing is taken: a task that is cancelled loses no update, and its loop can end.
+                await asyncio.get_running_loop().run_in_executor(None, self._session.wait_a_moment)
+                continue
             if update is None:
                 return
             yield update
@@ -264,15 +270,23 @@ class _Session:
         self._call.abort()
         self.end()
 
-    def next_update(self) -> Update | None:
+    def next_update(self, wait: bool = True) -> Update | None:
+        """None when there will be none. Raises what made the engine fail; queue.Empty instead of waiting."""
         with self._changed:
             while not self._updates:
                 if self._failure is not None:
                     raise self._failure
                 if self._result is not None:
                     return None
+                if not wait:
+                    raise queue.Empty
                 self._changed.wait(_WAIT_SECONDS)
             return self._updates.popleft()
+
+    def wait_a_moment(self) -> None:
+        with self._changed:
+            if not self._updates and self._result is None:
+                self._changed.wait(_WAIT_SECONDS)
 
     def segments(self) -> list[Segment]:
         with self._changed:

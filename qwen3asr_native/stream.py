@@ -66,7 +66,7 @@ class Stream:
         self._most_carried, self._before = carry, before
         self._ahead = Ahead(engine, pieces, options, self._carried if carry else None)
         self._words, self._reading, self._on_end = words, reading, on_end
-        weakref.finalize(self, self._ahead.abort)
+        weakref.finalize(self, self._ahead.abort).atexit = False
 
     def __iter__(self) -> Iterator[Token]:
         return self

@@ -21,6 +21,7 @@ from qwen3asr_native import (
     ArgumentError,
     AudioError,
     LibraryError,
+    Live,
     Model,
     ModelClosedError,
     Qwen3AsrError,
@@ -169,6 +170,23 @@ def test_updates_can_be_awaited(model: Model, speech: np.ndarray) -> None:
         return updates
 
     assert asyncio.run(listen())[-1].stable == "0900073331"
+
+
+def test_a_task_that_is_cancelled_loses_no_update_and_its_loop_ends(model: Model, speech: np.ndarray) -> None:
+    async def wait_in_vain(live: Live) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(live.__aiter__().__anext__(), 0.05)
+
+    read = []
+    for cancelled in (True, False):
+        with model.live(chunk=0.5) as live:
+            if cancelled:
+                asyncio.run(wait_in_vain(live))
+            live.feed(speech)
+            live.finish()
+            read.append([(update.stable, update.end) for update in live if not update.tail])
+    assert read[0] == read[1]
+    assert read[0][-1][0]
 
 
 def test_updates_can_be_called_back(model: Model, speech: np.ndarray) -> None:

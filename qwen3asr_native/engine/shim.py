@@ -91,6 +91,9 @@ class Session:
         self.handle = ffi.gc(handle, lib.q3a_free)
         self.info: dict[str, Any] = {}
         self.close = weakref.finalize(self, _destroy, self.handle)
+        # While the interpreter ends, threads may still be at work. The engine's objects need no end: nothing that its
+        # threads use is ever destroyed. Of another library we know nothing.
+        self.close.atexit = api != lib.q3a_embedded()
         for word in words:
             api.append_param(self.object, os.fsencode(word))
         status = lib.q3a_start(self.handle)

@@ -19,9 +19,9 @@ constexpr int64_t kReserveBytes = 256 << 20;    // of the system's memory that n
 constexpr size_t kMostTold = 32;                // events that a part of the work may leave untold, but for its own
 
 std::shared_ptr<const Error> memory_is_short() {
-  static const auto error = std::make_shared<const Error>(
-      Status::NoMemory, "memory is short: close other models or programs, or use a smaller model");
-  return error;
+  static const auto *const error = new std::shared_ptr<const Error>(std::make_shared<const Error>(  // never destroyed
+      Status::NoMemory, "memory is short: close other models or programs, or use a smaller model"));
+  return *error;
 }
 
 template <class... From>
