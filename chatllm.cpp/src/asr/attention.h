@@ -8,7 +8,7 @@
 
 namespace chatllm {
 
-constexpr int64_t kQueryBlock = 48;  // queries whose scores a thread holds at a time
+constexpr int64_t kQueryBlock = 24;  // queries whose scores a thread holds at a time
 
 inline int64_t padded16(int64_t n) {
   return (n + 15) / 16 * 16;

@@ -55,16 +55,18 @@ void Encoder::convolve(const Linear &conv, Map &in, Map &out) {
                 Output(out.pixel(0, 0), out.pixels(), Activation::Gelu));
 }
 
-// One chunk of mel frames, zero-padded: what the projection reads, flat[tokens][inputs].
+// One chunk of mel frames, zero-padded: what the projection reads, flat[tokens][inputs]. Of the padding, as much as its
+// tokens see: with stride 2, column x of a convolution reads columns up to 2 x + 1.
 void Encoder::conv_stem(int64_t chunk, float *flat) {
   const int64_t first = chunk * config_.chunk_frames, bins = config_.mel_bins,
-                frames = std::min<int64_t>(config_.chunk_frames, mel_.frames - first);
-  maps_[0].shape(bins, padded_frames_, 1);
+                frames = std::min<int64_t>(config_.chunk_frames, mel_.frames - first), tokens = config_.tokens(frames),
+                width = std::min(padded_frames_, 8 * tokens);
+  maps_[0].shape(bins, width, 1);
   for (int64_t bin = 0; bin < bins; ++bin) {
     const float *power = mel_.power + first * bins + bin;
     float *row = maps_[0].pixel(bin, 0);
     for (int64_t t = 0; t < frames; ++t) row[t] = LogMel::floor(power[t * bins], mel_.top);
-    std::fill(row + frames, row + padded_frames_, 0.0f);
+    std::fill(row + frames, row + width, 0.0f);
   }
   convolve(model_.encoder().conv1, maps_[0], maps_[1]);
   convolve(model_.encoder().conv2, maps_[1], maps_[2]);
@@ -72,7 +74,7 @@ void Encoder::conv_stem(int64_t chunk, float *flat) {
 
   // The projection reads (channel, frequency); the map holds (frequency, time, channel).
   Map &last = maps_[3];
-  const int64_t tokens = config_.tokens(frames), inputs = model_.encoder().conv_out.cols;
+  const int64_t inputs = model_.encoder().conv_out.cols;
   products_.pool().run(tokens, [&](int64_t t, int) {
     float *row = flat + t * inputs;
     for (int64_t f = 0; f < last.height; ++f) {

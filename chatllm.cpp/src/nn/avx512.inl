@@ -4,7 +4,11 @@
 
 constexpr int W = 16, kTile = CHATLLM_VNNI ? 12 : 8, kSgemmRows = 12;
 constexpr int kTogether = 1;
-constexpr int64_t kAhead = 2048;                                 // bytes
+// Bytes of weights that are fetched ahead: with more tokens the hardware is not asked as often, and sees less of a
+// stream.
+constexpr int64_t ahead(int tokens) {
+  return tokens > 4 ? 6144 : 2048;
+}
 constexpr int32_t kCorrectionBits = CHATLLM_VNNI ? -1 : 0xFFFF;  // 16-bit lanes begin with it
 
 struct V {
@@ -209,7 +213,7 @@ inline void int8_panels(const uint8_t *panels, size_t stride, int64_t groups, co
       const uint8_t *scales = pair + 2 * kValues + (g & 1) * 32;
       if constexpr (N < kTile || N <= 8) {  // little work per byte: fetch ahead across pages, where the hardware stops
         each<kValues / 64>(
-            [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + kAhead + 64 * j), _MM_HINT_T0); });
+            [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + ahead(N) + 64 * j), _MM_HINT_T0); });
       }
       __m512i acc[N];
       each<N>([&](auto n) {

@@ -296,33 +296,35 @@ inline void sgemm_tile(int64_t k, V scale, const float *a, int64_t lda, const fl
     for (int j = 0; j < C; ++j) (sum[r][j] * scale).store(c + r * ldc + j * W);
 }
 
-template <int C>
-inline void sgemm_columns(int64_t m, int64_t k, V scale, const float *a, int64_t lda, const float *b, int64_t ldb,
-                          float *c, int64_t ldc) {
-  int64_t i = 0;
-  for (; i + kSgemmRows <= m; i += kSgemmRows)
-    sgemm_tile<kSgemmRows, C>(k, scale, a + i * lda, lda, b, ldb, c + i * ldc, ldc);
-  for (; i < m; ++i) sgemm_tile<1, C>(k, scale, a + i * lda, lda, b, ldb, c + i * ldc, ldc);
+template <int R, int C>
+inline void sgemm_rows(int64_t m, int64_t k, V scale, const float *a, int64_t lda, const float *b, int64_t ldb,
+                       float *c, int64_t ldc) {
+  for (; m >= R; m -= R, a += R * lda, c += R * ldc) sgemm_tile<R, C>(k, scale, a, lda, b, ldb, c, ldc);
+  if constexpr (R > 1) {
+    if (m > 0) sgemm_rows<(R + 1) / 2, C>(m, k, scale, a, lda, b, ldb, c, ldc);
+  }
 }
 
 inline void sgemm(int64_t m, int64_t n, int64_t k, float scale, const float *a, int64_t lda, const float *b,
                   int64_t ldb, float *c, int64_t ldc) {
   const V factor = V::set(scale);
   int64_t j = 0;
-  for (; j + 2 * W <= n; j += 2 * W) sgemm_columns<2>(m, k, factor, a, lda, b + j, ldb, c + j, ldc);
-  for (; j + W <= n; j += W) sgemm_columns<1>(m, k, factor, a, lda, b + j, ldb, c + j, ldc);
+  for (; j + 2 * W <= n; j += 2 * W) sgemm_rows<kSgemmRows, 2>(m, k, factor, a, lda, b + j, ldb, c + j, ldc);
+  for (; j + W <= n; j += W) sgemm_rows<kSgemmRows, 1>(m, k, factor, a, lda, b + j, ldb, c + j, ldc);
 }
 
-// Sixteen results of one token: bias, activation, residual, store. `valid` of them exist.
+// Results of one token, from `row` on: bias, activation, residual, store.
+inline void store_vector(V v, float *out, int64_t row, const Epilogue &e) {
+  if (e.bias != nullptr) v = v + V::load(e.bias + row);
+  if (e.gelu) v = vgelu(v);
+  if (e.accumulate) v = v + V::load(out + row);
+  v.store(out + row);
+}
+
+// Sixteen of them, of which `valid` exist.
 inline void store_results(float *values, float *out, int64_t row, int64_t valid, const Epilogue &e) {
   if (valid == kPanel) {
-    for (int i = 0; i < kPanel; i += W) {
-      V v = V::load(values + i);
-      if (e.bias != nullptr) v = v + V::load(e.bias + row + i);
-      if (e.gelu) v = vgelu(v);
-      if (e.accumulate) v = v + V::load(out + row + i);
-      v.store(out + row + i);
-    }
+    for (int i = 0; i < kPanel; i += W) store_vector(V::load(values + i), out, row + i, e);
     return;
   }
   for (int64_t i = 0; i < valid && e.bias != nullptr; ++i) values[i] += e.bias[row + i];

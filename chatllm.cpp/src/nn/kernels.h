@@ -215,6 +215,17 @@ inline void prefetch_far(const void *p) {
 #endif
 }
 
+// To be written, a little later.
+inline void prefetch_to_write(void *p) {
+#if defined(__GNUC__) && defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" : : "m"(*static_cast<const char *>(p)));  // the builtin asks for a shared line
+#elif defined(__GNUC__)
+  __builtin_prefetch(p, 1);
+#else
+  prefetch(p);
+#endif
+}
+
 extern const Kernels kGenericKernels;
 // Sets that not every compiler and system can have.
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)

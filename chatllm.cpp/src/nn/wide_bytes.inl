@@ -12,14 +12,12 @@ inline int64_t wide_block_inputs(int64_t cols) {
 }
 constexpr int64_t kMostBlockInputs = 288;
 
-// A block of a tile: int8 [inputs / 4][kWideTokens][4], float scale[kWideTokens], int32 correction[kWideTokens] (-128
-// times the sum of the inputs: weights are stored as q + 128).
-constexpr int64_t wide_block_bytes(int64_t inputs) {
-  return kWideTokens * (inputs + 8);
-}
+// A block of a tile: int8 [kWideTokens][kMostBlockInputs], float scale[kWideTokens], int32 correction[kWideTokens]
+// (-128 times the sum of the inputs: weights are stored as q + 128).
+constexpr int64_t kWideBlockBytes = kWideTokens * (kMostBlockInputs + 8);
 inline size_t wide_tile_bytes(int64_t cols) {
   const int64_t inputs = wide_block_inputs(cols);
-  return static_cast<size_t>((cols + inputs - 1) / inputs * wide_block_bytes(inputs));
+  return static_cast<size_t>((cols + inputs - 1) / inputs * kWideBlockBytes);
 }
 
 // Quantizes `inputs` values of token t, a multiple of 32, which values(i) gives W at a time.
@@ -33,12 +31,10 @@ inline void pack_block(F &&values, int64_t inputs, int t, uint8_t *block) {
     top = max(top, abs(v));
   }
   const float largest = reduce_max(top), inverse = largest > 0 ? 127.0f / largest : 0.0f;
-  alignas(64) int8_t q[kMostBlockInputs];
+  int8_t *q = reinterpret_cast<int8_t *>(block) + t * kMostBlockInputs;
   int32_t total = 0;
   for (int64_t i = 0; i < inputs; i += kGroup) total += quantize_group(x + i, inverse, q + i);
-  uint8_t *target = block + 4 * t;
-  for (int64_t i = 0; i < inputs; i += 4, target += 4 * kWideTokens) std::memcpy(target, q + i, 4);
-  float *scale = reinterpret_cast<float *>(block + kWideTokens * inputs);
+  float *scale = reinterpret_cast<float *>(block + kWideTokens * kMostBlockInputs);
   scale[t] = largest / 127.0f;
   // wraps if an input is not finite
   reinterpret_cast<int32_t *>(scale + kWideTokens)[t] = static_cast<int32_t>(-128u * static_cast<uint32_t>(total));
@@ -48,7 +44,7 @@ inline void pack_wide(const float *x, const Grid &grid, int64_t first, int count
   const int64_t segment = cols / grid.segments, most = wide_block_inputs(cols);
   for (int t = 0; t < count; ++t) {
     uint8_t *block = static_cast<uint8_t *>(tile);
-    for (int64_t at = 0; at < cols; at += most, block += wide_block_bytes(most)) {
+    for (int64_t at = 0; at < cols; at += most, block += kWideBlockBytes) {
       const float *source = x + grid.at(first + t) + at / segment * grid.segment_stride + at % segment;
       pack_block([&](int64_t i) { return V::load(source + i); }, std::min(most, cols - at), t, block);
     }
@@ -112,15 +108,15 @@ inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int pa
 template <int N>
 inline void bytes_tile(const uint8_t *weights, const uint8_t *block, int64_t inputs, const float *scales, bool first,
                        const uint8_t *ahead, float *sums, int64_t next) {
-  const float *d = reinterpret_cast<const float *>(block + kWideTokens * inputs);
+  const float *d = reinterpret_cast<const float *>(block + kWideTokens * kMostBlockInputs);
   const int32_t *correction = reinterpret_cast<const int32_t *>(d + kWideTokens);
   Ints acc[2 * N];
   each<N>([&](auto n) { acc[n] = acc[N + n] = set_ints(correction[n]); });
   const int8_t *q = reinterpret_cast<const int8_t *>(block);
-  for (int64_t i = 0; i < inputs; i += 4, q += 4 * kWideTokens, weights += 8 * W) {
-    prefetch(ahead), ahead += 4 * kWideTokens;  // this block of the next tile
+  for (int64_t i = 0; i < inputs; i += 4, q += 4, weights += 8 * W) {
+    prefetch(ahead), ahead += 64;  // this block of the next tile
     const Ints w[2] = {load_ints(weights), load_ints(weights + 4 * W)};
-    each<N>([&](auto n) { dot4(acc[n], acc[N + n], w, q + 4 * n); });
+    each<N>([&](auto n) { dot4(acc[n], acc[N + n], w, q + n * kMostBlockInputs); });
   }
   each<2>([&](auto v) {
     const V scale = V::load(scales + v * W);
@@ -150,7 +146,7 @@ inline void multiply_wide(const Matrix &w, const void *tiles, int64_t count, int
   uint8_t *bytes = reinterpret_cast<uint8_t *>(scratch);
   float *scales = scratch + kMostBlockInputs * 2 * kPanel / 4;
   const uint8_t *block = static_cast<const uint8_t *>(tiles);
-  for (int64_t at = 0; at < w.cols; at += most, block += wide_block_bytes(most)) {
+  for (int64_t at = 0; at < w.cols; at += most, block += kWideBlockBytes) {
     const int64_t inputs = std::min(most, w.cols - at), group = at / kGroup, groups = inputs / kGroup;
     // Vectors of rows in pairs: both panels, or both halves of each.
     for (int v = 0; v < 2 * kParts; ++v) {
@@ -194,13 +190,23 @@ inline float *wide_sum(float *sums, int64_t i, int64_t v) {
 
 inline void store_wide(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out,
                        const int64_t *offsets, const Epilogue &e) {
+  constexpr int64_t kAheadTokens = 8;  // each row of the output is another page
+  const int64_t first = panel * kPanel, rows = std::min<int64_t>(2 * kPanel, w.rows - first);
+  const bool whole = rows % kPanel == 0;
   alignas(64) float values[kPanel];
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t row = panel * kPanel, at = 0; at < 2 && row < w.rows; ++at, row += kPanel) {
-      const float *source = wide_sum(const_cast<float *>(sums), i, at * kPanel / W);
+  for (int64_t i = 0; i < count; ++i) {
+    if (i + kAheadTokens < count)
+      for (int64_t row = 0; row < rows; row += 16) prefetch_to_write(out + offsets[i + kAheadTokens] + first + row);
+    for (int64_t row = 0; row < rows; row += kPanel) {
+      const float *source = wide_sum(const_cast<float *>(sums), i, row / W);
+      if (whole) {
+        for (int j = 0; j < kPanel; j += W) store_vector(V::load(source + j), out + offsets[i], first + row + j, e);
+        continue;
+      }
       for (int j = 0; j < kPanel; j += W) V::load(source + j).store(values + j);
-      store_results(values, out + offsets[i], row, std::min<int64_t>(kPanel, w.rows - row), e);
+      store_results(values, out + offsets[i], first + row, std::min<int64_t>(kPanel, rows - row), e);
     }
+  }
 }
 
 inline void pack_sums(float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
@@ -232,5 +238,5 @@ inline void pack_sums(float *sums, const float *up, const Matrix &w, int64_t pan
         },
         inputs, static_cast<int>(i % kWideTokens),
         static_cast<uint8_t *>(tiles) + static_cast<size_t>(i / kWideTokens) * wide_tile_bytes(w.rows) +
-            static_cast<size_t>(block * wide_block_bytes(most)));
+            static_cast<size_t>(block * kWideBlockBytes));
 }
