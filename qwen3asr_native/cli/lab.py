@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..files.output import OutputError, target
+from ..files.output import target
 from . import command, epilog, terminal
 from .command import argument, count, option
 
@@ -48,10 +48,7 @@ class _OutputFile(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         named = ctx is not None and param is not None and ctx.get_parameter_source(param.name or "")
         if named is ParameterSource.COMMANDLINE:
-            try:
-                target(path)
-            except OutputError as error:
-                self.fail(str(error), param, ctx)
+            target(path)
         return path
 
 
