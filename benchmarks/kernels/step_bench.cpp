@@ -122,6 +122,7 @@ int main(int argc, char **argv) {
       const Weights weights(kernels, type);
       Products products(kernels, pool);
       std::vector<double> best(counts.size(), 1e9);
+      const uint64_t regions = pool.regions();
       for (int round = 0; round < 12; ++round)
         for (size_t i = 0; i < counts.size(); ++i) {
           const double start = seconds();
@@ -132,7 +133,8 @@ int main(int argc, char **argv) {
                   static_cast<double>(weights.bytes()) / best[0] / 1e9);
       for (size_t i = 0; i < counts.size(); ++i)
         std::printf(" | %lld: %.1f ms %.2f", static_cast<long long>(counts[i]), best[i] * 1e3, best[i] / best[0]);
-      std::printf("\n");
+      std::printf(" | %llu regions a step\n",
+                  static_cast<unsigned long long>((pool.regions() - regions) / (12 * counts.size())));
       std::fflush(stdout);
     }
   return 0;

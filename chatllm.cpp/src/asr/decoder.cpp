@@ -123,8 +123,9 @@ void Decoder::attend_block(int64_t layer, const Block &block) {
   const int64_t blocks = (block.count + kQueryBlock - 1) / kQueryBlock;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   products_.pool().run(heads * blocks, [&](int64_t task, int thread) {
-    // The last queries see the most keys: they go first, so that no thread is left with them at the end.
-    const int64_t h = task % heads, first = (blocks - 1 - task / heads) * kQueryBlock;
+    // Head by head, whose keys and values stay in the second-level cache. The last queries see the most keys: they go
+    // first, so that no thread is left with them at the end.
+    const int64_t h = task / blocks, first = (blocks - 1 - task % blocks) * kQueryBlock;
     attend(kernels, memory[static_cast<size_t>(h / group)], qkv_.data() + first * qkv_stride_ + h * dim, qkv_stride_,
            std::min(kQueryBlock, block.count - first), scale, true, block.begin + first + 1,
            context_.data() + first * context_stride_ + h * dim, context_stride_,

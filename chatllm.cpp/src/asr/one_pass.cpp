@@ -66,8 +66,8 @@ void OnePass::attend_block() {
                 blocks = (count_ + kQueryBlock - 1) / kQueryBlock;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   products_.pool().run(heads * blocks, [&](int64_t task, int thread) {
-    // The last queries see the most keys: they go first, so that no thread is left with them at the end.
-    const int64_t h = task % heads, row = (blocks - 1 - task / heads) * kQueryBlock;
+    // As in a prefill: head by head, the last queries first.
+    const int64_t h = task / blocks, row = (blocks - 1 - task % blocks) * kQueryBlock;
     attend(products_.kernels(), heads_[static_cast<size_t>(h / group)], qkv_.data() + row * qkv_stride_ + h * dim,
            qkv_stride_, std::min(kQueryBlock, count_ - row), scale, true, first_ + row + 1,
            context_.data() + row * context_stride_ + h * dim, context_stride_,

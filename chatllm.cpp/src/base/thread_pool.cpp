@@ -60,7 +60,8 @@ int thread_count(int wanted) {
   return std::min(wanted > 0 ? wanted : usable_cpus(), 256);
 }
 
-ThreadPool::ThreadPool(int threads) : stretches_(static_cast<size_t>(std::max(threads, 1))) {
+ThreadPool::ThreadPool(int threads)
+    : stretches_(static_cast<size_t>(std::max(threads, 1))), presences_(stretches_.size()) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back(&ThreadPool::work, this, i);
   } catch (...) {
@@ -113,10 +114,12 @@ void ThreadPool::dispatch(int64_t tasks, Call call, const void *context) {
   take_tasks(region, 0);
   // A worker that has not come yet has nothing to do here any more: only those inside are waited for.
   closed_.store(region);
-  for (int spins = 0; inside_.load() > 0; ++spins) {
-    relax();
-    if (spins > 2000) std::this_thread::yield();  // more threads than CPUs: let the worker run
-  }
+  int spins = 0;
+  for (const Presence &presence : presences_)
+    while (presence.region.load() != 0) {
+      relax();
+      if (++spins > 2000) std::this_thread::yield();  // more threads than CPUs: let the worker run
+    }
 }
 
 // The first or the last task of what is left of a stretch.
@@ -161,9 +164,10 @@ void ThreadPool::work(int thread) {
     seen = now;
     if (stop_) return;
     // Sequentially consistent: either dispatch() sees this worker inside, or this worker sees the region closed.
-    inside_.fetch_add(1);
+    std::atomic<uint64_t> &presence = presences_[static_cast<size_t>(thread)].region;
+    presence.store(now);
     if (closed_.load() < now) take_tasks(now, thread);
-    inside_.fetch_sub(1);
+    presence.store(0, std::memory_order_release);
   }
 }
 

@@ -23,6 +23,8 @@ class ThreadPool {
   ThreadPool &operator=(const ThreadPool &) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
+  // How many parallel regions there were.
+  uint64_t regions() const { return region_.load(std::memory_order_relaxed); }
 
   // Calls f(task, thread) once for each task in [0, tasks), thread in [0, size()); returns when all are done. Tasks
   // must not throw, and must not call run. Each thread begins with its own stretch of neighbouring tasks, the same
@@ -45,6 +47,11 @@ class ThreadPool {
   struct alignas(64) Stretch {
     std::atomic<uint64_t> word{0};
   };
+  // The region that a worker is in, or looks at whether it is still open; 0: none. Each has its line, so that coming
+  // and leaving cost nothing that grows with the number of threads.
+  struct alignas(64) Presence {
+    std::atomic<uint64_t> region{0};
+  };
 
   void dispatch(int64_t tasks, Call call, const void *context);
   void work(int thread);
@@ -54,13 +61,13 @@ class ThreadPool {
   // One line of the cache each: no thread's spinning slows another's counting.
   alignas(64) std::atomic<uint64_t> region_{0};  // number of the region that was opened last
   alignas(64) std::atomic<uint64_t> closed_{0};  // number of the region that was closed last
-  std::atomic<int> inside_{0};                   // workers in a region, or looking whether it is still open
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
   int64_t tasks_ = 0;
   Call call_ = nullptr;
   void *context_ = nullptr;
   std::vector<Stretch> stretches_;
+  std::vector<Presence> presences_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;

@@ -53,6 +53,18 @@ int64_t few_chunk(const Linear &linear) {
   return std::max<int64_t>(static_cast<int64_t>(kBytes / panel_bytes(w)), w.layout == Layout::Panels8 ? kStreams8 : 1);
 }
 
+// Into how many parts the tokens of a product with weights in a form of their own go: where the tasks do not come out
+// even among the threads, more and smaller ones do, though each brings its weights into that form again, which takes
+// about as long as a tile and a half.
+int64_t token_parts(int64_t tasks, int64_t pairs_of_tiles, int64_t threads) {
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t parts = 1; parts <= std::min<int64_t>(4, pairs_of_tiles); ++parts) {
+    const int64_t cost = divide_up(tasks * parts, threads) * (4 * divide_up(pairs_of_tiles, parts) + 3);
+    if (cost < least) best = parts, least = cost;
+  }
+  return best;
+}
+
 // The first part of a feed-forward layer makes the hidden values or their gates; the second, if any, what is gated.
 int64_t hidden_size(const Linear &expand) {
   return expand.parts[0].matrix.rows;
@@ -209,15 +221,17 @@ const Products::Packed &Products::local_tiles(Local &local, const Linear &linear
   return local.packed;
 }
 
-// Calls f(part, begin, end, thread) for chunks of panels of all parts, in one parallel region.
+// Calls f(part, begin, end, share, thread) for chunks of panels of all parts and shares [0, shares) of the tokens, in
+// one parallel region.
 template <class F>
-void Products::run_panels(const Linear &linear, int64_t chunk, F &&f) {
+void Products::run_panels(const Linear &linear, int64_t chunk, int64_t shares, F &&f) {
   int64_t tasks = 0;
   for (const auto &part : linear.parts) tasks += divide_up(part.matrix.panels(), chunk);
-  pool_.run(tasks, [&](int64_t task, int thread) {
+  pool_.run(tasks * shares, [&](int64_t index, int thread) {
     const Linear::Part *part = linear.parts.data();
+    int64_t task = index / shares;
     for (int64_t chunks; task >= (chunks = divide_up(part->matrix.panels(), chunk)); ++part) task -= chunks;
-    f(*part, task * chunk, std::min((task + 1) * chunk, part->matrix.panels()), thread);
+    f(*part, task * chunk, std::min((task + 1) * chunk, part->matrix.panels()), index % shares, thread);
   });
 }
 
@@ -231,15 +245,17 @@ void Products::run_few(const Linear &linear, const Input &in, int64_t tokens, co
   }
   int64_t offsets[kFewTokens];
   for (int64_t i = 0; i < tokens; ++i) offsets[i] = out.grid.at(i);
-  run_panels(linear, few_chunk(linear), [&](const Linear::Part &part, int64_t begin, int64_t end, int thread) {
-    const Packed &packed = local_tiles(local_[static_cast<size_t>(thread)], linear, in, tokens, tile);
-    const int64_t step = tiles == 1 ? end - begin : 1;  // a panel is still in the first-level cache for the next tile
-    for (int64_t panel = begin; panel < end; panel += step)
-      for (int64_t t = 0; t < tiles; ++t)
-        kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, t),
-                          static_cast<int>(std::min(tile, tokens - t * tile)), panel, panel + step, out.x + part.offset,
-                          offsets + t * tile, epilogue_of(part, out));
-  });
+  run_panels(linear, few_chunk(linear), 1,
+             [&](const Linear::Part &part, int64_t begin, int64_t end, int64_t, int thread) {
+               const Packed &packed = local_tiles(local_[static_cast<size_t>(thread)], linear, in, tokens, tile);
+               const int64_t step =
+                   tiles == 1 ? end - begin : 1;  // a panel is still in the first-level cache for the next tile
+               for (int64_t panel = begin; panel < end; panel += step)
+                 for (int64_t t = 0; t < tiles; ++t)
+                   kernels_.multiply(part.matrix, packed.tile(part.matrix.layout, t),
+                                     static_cast<int>(std::min(tile, tokens - t * tile)), panel, panel + step,
+                                     out.x + part.offset, offsets + t * tile, epilogue_of(part, out));
+             });
 }
 
 // ---- many tiles ----
@@ -249,7 +265,7 @@ void Products::multiply_tiles(const Linear &linear, const Packed &packed, int64_
   const int tile = kernels_.tile_tokens;
   const int64_t tiles = divide_up(tokens, tile);
   // A pair of panels stays in the first-level cache for all tiles.
-  run_panels(linear, 2, [&](const Linear::Part &part, int64_t begin, int64_t end, int) {
+  run_panels(linear, 2, 1, [&](const Linear::Part &part, int64_t begin, int64_t end, int64_t, int) {
     const Matrix &w = part.matrix;
     const Epilogue epilogue = epilogue_of(part, out);
     for (int64_t t = 0; t < tiles; ++t) {
@@ -298,11 +314,18 @@ void Products::multiply_wide(const Linear &linear, const Packed &packed, int64_t
                              const Output &out) {
   offsets_.resize(static_cast<size_t>(tokens));
   for (int64_t i = 0; i < tokens; ++i) offsets_[static_cast<size_t>(i)] = out.grid.at(first + i);
-  for (Local &local : local_) local.scratch.reserve(kWideScratch + wide_sums(tokens, kernels_.wide_tile));
-  run_panels(linear, 2, [&](const Linear::Part &part, int64_t panel, int64_t, int thread) {
+  const int64_t pairs = divide_up(tokens, 2 * kernels_.wide_tile),
+                parts = token_parts(divide_up(linear.rows, 2 * kPanel), pairs, pool_.size()),
+                share = divide_up(pairs, parts) * 2 * kernels_.wide_tile;
+  for (Local &local : local_) local.scratch.reserve(kWideScratch + wide_sums(share, kernels_.wide_tile));
+  run_panels(linear, 2, parts, [&](const Linear::Part &part, int64_t panel, int64_t, int64_t which, int thread) {
     float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *sums = scratch + kWideScratch;
-    kernels_.multiply_wide(part.matrix, packed.wide.data(), tokens, panel, sums, scratch);
-    kernels_.store_wide(sums, part.matrix, panel, tokens, out.x + part.offset, offsets_.data(), epilogue_of(part, out));
+    const int64_t begin = which * share, count = std::min(share, tokens - begin);
+    if (count <= 0) return;
+    const uint8_t *tiles = packed.wide.data() + static_cast<size_t>(begin / kernels_.wide_tile) * packed.wide_tile;
+    kernels_.multiply_wide(part.matrix, tiles, count, panel, sums, scratch);
+    kernels_.store_wide(sums, part.matrix, panel, count, out.x + part.offset, offsets_.data() + begin,
+                        epilogue_of(part, out));
   });
 }
 
@@ -311,16 +334,24 @@ void Products::expand_wide(const Linear &expand, Activation activation, int64_t 
   const bool gated = activation == Activation::SwiGlu;
   // A task makes a block of hidden values: what is packed together.
   const int64_t hidden = part.matrix.rows, block = kernels_.wide_block_inputs(hidden), pairs = block / (2 * kPanel),
-                all = divide_up(part.matrix.panels(), 2);
-  const size_t size = wide_sums(tokens, kernels_.wide_tile);
-  for (Local &local : local_) local.scratch.reserve(kWideScratch + static_cast<size_t>(pairs + (gated ? 1 : 0)) * size);
-  pool_.run(divide_up(all, pairs), [&](int64_t task, int thread) {
+                all = divide_up(part.matrix.panels(), 2), tile = kernels_.wide_tile,
+                tile_pairs = divide_up(tokens, 2 * tile),
+                parts = token_parts(divide_up(all, pairs), tile_pairs, pool_.size()),
+                share = divide_up(tile_pairs, parts) * 2 * tile;
+  const size_t most = wide_sums(share, static_cast<int>(tile));
+  for (Local &local : local_) local.scratch.reserve(kWideScratch + static_cast<size_t>(pairs + (gated ? 1 : 0)) * most);
+  pool_.run(divide_up(all, pairs) * parts, [&](int64_t index, int thread) {
+    const int64_t task = index / parts, begin = index % parts * share, count = std::min(share, tokens - begin);
+    if (count <= 0) return;
+    const size_t first = static_cast<size_t>(begin / tile), size = wide_sums(count, static_cast<int>(tile));
+    const uint8_t *tiles = packed_.wide.data() + first * packed_.wide_tile;
     float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *up = scratch + kWideScratch,
           *sums = up + (gated ? size : 0);
     for (int64_t pair = task * pairs; pair < std::min(all, (task + 1) * pairs); ++pair, sums += size) {
-      kernels_.multiply_wide(part.matrix, packed_.wide.data(), tokens, 2 * pair, sums, scratch);
-      if (gated) kernels_.multiply_wide(expand.parts[1].matrix, packed_.wide.data(), tokens, 2 * pair, up, scratch);
-      kernels_.pack_sums(sums, gated ? up : nullptr, part.matrix, 2 * pair, part.bias, tokens, hidden_.wide.data());
+      kernels_.multiply_wide(part.matrix, tiles, count, 2 * pair, sums, scratch);
+      if (gated) kernels_.multiply_wide(expand.parts[1].matrix, tiles, count, 2 * pair, up, scratch);
+      kernels_.pack_sums(sums, gated ? up : nullptr, part.matrix, 2 * pair, part.bias, count,
+                         hidden_.wide.data() + first * hidden_.wide_tile);
     }
   });
 }

@@ -115,7 +115,7 @@ class Products {
   void expand_wide(const Linear &expand, Activation activation, int64_t tokens);
 
   template <class F>
-  void run_panels(const Linear &linear, int64_t chunk, F &&f);
+  void run_panels(const Linear &linear, int64_t chunk, int64_t shares, F &&f);
   const Packed &local_tiles(Local &local, const Linear &linear, const Input &in, int64_t tokens, int64_t tile);
 
   const Kernels &kernels_;
