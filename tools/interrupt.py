@@ -336,7 +336,10 @@ def _collect(pipe: Any, into: bytearray, closed: threading.Event | None) -> None
         if closed is not None and closed.is_set():
             pipe.close()
             return
-        block = pipe.raw.read(65536) if hasattr(pipe, "raw") else pipe.read(65536)
+        try:
+            block = pipe.raw.read(65536) if hasattr(pipe, "raw") else pipe.read(65536)
+        except ValueError:  # closed after a command that hung
+            return
         if block is None:
             time.sleep(0.002)
             continue

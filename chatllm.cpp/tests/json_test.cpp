@@ -75,7 +75,7 @@ TEST(what_is_no_json_is_refused) {
 TEST(integers_are_checked) {
   const Json j = parse(R"({"n": 7, "half": 0.5, "big": 1e30, "text": "7"})");
   CHECK_EQ(j["n"].integer("n", 1, 10), 7);
-  CHECK_FAILS(j["n"].integer("n", 8, 10), "n (an integer from 8 to 10)");
+  CHECK_FAILS(j["n"].integer("n", 8, 10), "no usable n in its metadata (an integer from 8 to 10)");
   CHECK_FAILS(j["half"].integer("half", 0, 10), "half");
   CHECK_FAILS(j["big"].integer("big", 0, 10), "big");
   CHECK_FAILS(j["text"].integer("text", 0, 10), "text");

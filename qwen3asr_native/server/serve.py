@@ -88,7 +88,12 @@ def serve(
 class _Server(uvicorn.Server):  # type: ignore[misc,unused-ignore]
     """Leaves the signals to its caller."""
 
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override,unused-ignore]
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # else that was part of it
+            await self.lifespan.shutdown()
+
+    def capture_signals(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
 

@@ -51,7 +51,7 @@ Recognizer::Recognizer(const RecognizerSettings &settings)
       settings_(settings),
       model_(Model::open(settings.model_path, kernels_, *pool_)),
       mel_(model_->config().encoder.mel_bins),
-      prompts_(model_->tokenizer()),
+      prompts_(naming(settings.model_path, [&] { return PromptBuilder(model_->tokenizer()); })),
       products_(kernels_, *pool_),
       encoder_(*model_, products_),
       decoder_(*model_, products_) {
@@ -102,7 +102,7 @@ std::shared_ptr<Utterance> Recognizer::submit(Request request, Listener listener
 
 bool Recognizer::idle() const {
   std::lock_guard<std::mutex> lock(desk_->mutex);
-  return desk_->open.empty();
+  return std::all_of(desk_->open.begin(), desk_->open.end(), [](const Pointer &u) { return u->ended_; });
 }
 
 bool Recognizer::on_worker_thread() const {
@@ -742,8 +742,9 @@ void Recognizer::align_pass(const float *pcm, int64_t samples, const std::vector
     chatllm::fail(Status::TooLong,
                   format("the audio of %.0f s is longer than the %.0f s that the aligner can tell: align it in pieces",
                          audio_ms / 1000, config.classes * config.class_ms / 1000));
-  const AlignmentPrompt made =
-      alignment_prompt(model_->tokenizer(), config.encoder.total_tokens(mel_.frames(samples)), units);
+  const AlignmentPrompt made = naming(settings_.model_path, [&] {
+    return alignment_prompt(model_->tokenizer(), config.encoder.total_tokens(mel_.frames(samples)), units);
+  });
   const int64_t count = static_cast<int64_t>(made.prompt.ids.size()), stride = row_stride(config.decoder.hidden);
   if (count > settings_.max_context)
     chatllm::fail(Status::TooLong,

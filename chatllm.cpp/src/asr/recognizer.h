@@ -37,7 +37,7 @@ class Recognizer {
   // Queues an utterance and returns at once. The listener is called on the recognizer's thread, perhaps before this
   // returns; it must not block. Throws Error, std::bad_alloc.
   std::shared_ptr<Utterance> submit(Request request, Listener listener);
-  bool idle() const;              // no utterance is open
+  bool idle() const;              // every utterance has ended; of one its listener may be hearing that
   bool on_worker_thread() const;  // the caller is a listener
 
   // An empty one. Not while an utterance has it: its owner's.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/utf8.h"
 
 namespace chatllm {
 
@@ -15,7 +16,8 @@ enum class Status { Error, BadArgument, BadModel, BadAudio, NoMemory, Busy, NotS
 
 class Error : public std::exception {
  public:
-  Error(Status status, std::string message) : status_(status), message_(std::move(message)) {}
+  // The message may quote what a file or a caller says.
+  Error(Status status, std::string message) : status_(status), message_(one_line(std::move(message))) {}
   const char *what() const noexcept override { return message_.c_str(); }
   Status status() const noexcept { return status_; }
 

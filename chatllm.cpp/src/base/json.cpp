@@ -25,7 +25,7 @@ class JsonParser {
   static constexpr int64_t kMaxValues = 1 << 22;  // a value takes many times the memory of its two bytes of text
 
   [[noreturn]] static void bad(const char *why) {
-    fail(Status::BadModel, format("the model file's metadata is not valid JSON: %s", why));
+    fail(Status::BadModel, format("the model file has metadata that is not valid JSON: %s", why));
   }
 
   void skip_space() {
@@ -195,10 +195,16 @@ const Json &Json::operator[](const char *key) const {
   return *kNull;
 }
 
+double Json::number(const char *what, double otherwise) const {
+  if (kind_ != Kind::Null && kind_ != Kind::Number)
+    fail(Status::BadModel, format("the model file has no usable %s in its metadata (a number)", what));
+  return number(otherwise);
+}
+
 int Json::integer(const char *what, int low, int high) const {
   if (kind_ != Kind::Number || !(number_ >= low && number_ <= high) || number_ != std::floor(number_))
     fail(Status::BadModel,
-         format("the model file's metadata has no usable %s (an integer from %d to %d)", what, low, high));
+         format("the model file has no usable %s in its metadata (an integer from %d to %d)", what, low, high));
   return static_cast<int>(number_);
 }
 

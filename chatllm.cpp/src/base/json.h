@@ -23,6 +23,8 @@ class Json {
   const std::vector<Json> &items() const { return items_; }
   const std::string &string() const { return string_; }
   double number(double otherwise) const { return kind_ == Kind::Number ? number_ : otherwise; }
+  // A number; `otherwise` when it is missing; throws Error naming `what` when it is anything else.
+  double number(const char *what, double otherwise) const;
   // An integer within [low, high]; throws Error naming `what` when it is missing or outside.
   int integer(const char *what, int low, int high) const;
 

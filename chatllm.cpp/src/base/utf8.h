@@ -60,6 +60,21 @@ inline uint32_t next_code_point(const std::string &text, size_t *at) {
   return code;
 }
 
+// A text of strangers as part of a sentence: valid UTF-8 on one line; what is neither becomes U+FFFD or a space.
+inline std::string one_line(std::string text) {
+  const auto good = [](uint32_t code) { return code >= 0x20 && code != 0x7F && code != 0xFFFD; };
+  for (size_t at = 0; at < text.size();) {
+    if (good(next_code_point(text, &at))) continue;
+    std::string clean;
+    for (at = 0; at < text.size();) {
+      const uint32_t code = next_code_point(text, &at);
+      append_utf8(clean, good(code) ? code : code == '\n' || code == '\r' || code == '\t' ? ' ' : 0xFFFD);
+    }
+    return clean;
+  }
+  return text;
+}
+
 // How many bytes at the end of the text are an unfinished character.
 inline size_t unfinished_bytes(const std::string &text) {
   for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {

@@ -196,7 +196,7 @@ int API_CALL chatllm_start(struct chatllm_obj *obj, f_chatllm_print f_print, f_c
 }
 
 void API_CALL chatllm_set_gen_max_tokens(struct chatllm_obj *obj, int gen_max_tokens) {
-  call(obj, [&] { obj->gen_max_tokens = gen_max_tokens < 0 ? -1 : gen_max_tokens; });
+  call(obj, [&] { obj->set_limit(gen_max_tokens < 0 ? -1 : gen_max_tokens); });
 }
 
 void API_CALL chatllm_restart(struct chatllm_obj *obj, const char *utf8_sys_prompt) {
@@ -253,7 +253,7 @@ int API_CALL chatllm_set_additional_args(struct chatllm_obj *obj, const char *ut
 }
 
 int API_CALL chatllm_set_ai_prefix(struct chatllm_obj *obj, const char *utf8_str) {
-  return call(obj, [&] { obj->ai_prefix = require(utf8_str, "the prefix"); });
+  return call(obj, [&] { obj->set_prefix(require(utf8_str, "the prefix")); });
 }
 
 int API_CALL chatllm_ai_continue(struct chatllm_obj *obj, const char *utf8_str) {

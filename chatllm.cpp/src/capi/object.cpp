@@ -245,7 +245,7 @@ void Object::abort() noexcept {
 }
 
 void Object::start(const Callbacks &callbacks) {
-  if (recognizer_ && !recognizer_->idle())
+  if (recognizer_ && (recognizer_->on_worker_thread() || !recognizer_->idle()))
     fail(Status::Busy, "utterances are under way: cancel them before another start");
   callbacks_ = callbacks;
   const int64_t begin = now_ns();
@@ -259,8 +259,8 @@ void Object::start(const Callbacks &callbacks) {
     old = std::move(recognizer_);
     old_session = std::move(session_);
     context_ = options_.context;
-    ai_prefix = options_.ai_prefix;
-    gen_max_tokens = options_.max_new_tokens;
+    ai_prefix_ = options_.ai_prefix;
+    gen_max_tokens_ = options_.max_new_tokens;
   }
   old_session.reset();
   old.reset();
@@ -286,8 +286,8 @@ RunSettings Object::settings(const chatllm_asr_options *options) const {
   RunSettings s;
   s.language = options_.language;
   s.context = context_;
-  s.prefix = ai_prefix;
-  s.max_new_tokens = gen_max_tokens;
+  s.prefix = ai_prefix_;
+  s.max_new_tokens = gen_max_tokens_;
   s.full_attention = options_.full_attention;
   if (options == nullptr) return s;
   const chatllm_asr_options given = complete(options);
@@ -446,9 +446,19 @@ int Object::set_history_cursor(int position) {
   return history_cursor();
 }
 
+void Object::set_limit(int64_t tokens) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  gen_max_tokens_ = tokens;
+}
+
+void Object::set_prefix(const std::string &text) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ai_prefix_ = text;
+}
+
 void Object::continue_answer(const std::string &suffix) {
   recognizer();
-  generation([&](Session &s, const Session::TokenSink &sink) { s.continue_with(suffix, gen_max_tokens, sink); });
+  generation([&](Session &s, const Session::TokenSink &sink) { s.continue_with(suffix, gen_max_tokens_, sink); });
 }
 
 void Object::restart(const char *system) {

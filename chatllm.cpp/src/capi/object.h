@@ -92,6 +92,9 @@ class Object {
   int history_cursor();
   int set_history_cursor(int position);
   void restart(const char *system);
+  // Of the answers to come.
+  void set_limit(int64_t tokens);
+  void set_prefix(const std::string &text);
   int tokenize(const std::string &text);
   const char *token_vocab(int *count, int *width);
   void show_statistics();
@@ -116,8 +119,6 @@ class Object {
   void *on_token_data = nullptr;
   std::vector<float> message;  // audio of the message being built
   std::string message_text;
-  std::string ai_prefix;
-  int64_t gen_max_tokens = -1;
 
  private:
   enum class State { Idle, Sync, Async };  // what kind of call is under way
@@ -141,6 +142,8 @@ class Object {
   Options options_;
   std::shared_ptr<Recognizer> recognizer_;
   std::unique_ptr<Session> session_;
+  std::string ai_prefix_;
+  int64_t gen_max_tokens_ = -1;
   mutable std::mutex mutex_;  // guards what abort() and submit() of other threads read: the pointer and the settings
   std::string context_, unfinished_;
   std::string last_error_, info_, vocab_table_;

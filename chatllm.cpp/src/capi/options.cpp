@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/input_file.h"
+#include "base/utf8.h"
 
 namespace chatllm {
 
@@ -120,6 +121,7 @@ std::string text_of_file(const std::string &path) {
 }  // namespace
 
 void Options::set(const std::string &key, const std::string &value) {
+  if (key.empty()) fail(Status::BadArgument, "a setting has no name: give key and value");
   if (key == "language")
     language = value;
   else if (key == "delimiter")
@@ -129,7 +131,7 @@ void Options::set(const std::string &key, const std::string &value) {
   else if (key == "format")
     fail(Status::BadArgument, format("setting 'format' takes srt or json, not '%s'", value.c_str()));
   else
-    notes.push_back("Wsetting '" + key + "' is unknown and ignored");
+    notes.push_back(one_line("Wsetting '" + key + "' is unknown and ignored"));
 }
 
 Options Options::parse(const std::vector<std::string> &words) {
@@ -187,7 +189,7 @@ Options Options::parse(const std::vector<std::string> &words) {
       const std::string &type = value();
       for (int more = type == "identity" ? 1 : 2; more > 0; --more) value();
     } else if (name[0] == '+') {
-      o.notes.push_back("Wswitch '" + option + "' is ignored");  // switches of upstream's chat front ends
+      o.notes.push_back(one_line("Wswitch '" + option + "' is ignored"));  // switches of upstream's chat front ends
     } else {
       int values = values_of_ignored(name);
       if (values < 0) fail(Status::BadArgument, format("unknown option '%s'", option.c_str()));

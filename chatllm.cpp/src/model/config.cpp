@@ -40,10 +40,12 @@ Config Config::read(const GgmmFile &file) {
   e.window_chunks = n_window_infer / e.chunk_frames;
   if (e.d_model % e.heads != 0 || e.d_model % 2 != 0)
     fail(Status::BadModel,
-         format("the model file is damaged: %d encoder heads do not divide a width of %d", e.heads, e.d_model));
-  if (e.window_chunks < 1) fail(Status::BadModel, "the model file is damaged: n_window_infer is less than a chunk");
+         format("the model file is damaged: encoder_attention_heads (%d) do not divide d_model (%d) into even parts",
+                e.heads, e.d_model));
+  if (e.window_chunks < 1)
+    fail(Status::BadModel, "the model file is damaged: n_window_infer is less than 2 * n_window");
   if (e.output_dim != h.hidden)
-    fail(Status::BadModel, format("the model file is damaged: the encoder's output (%d) does not fit the decoder (%d)",
+    fail(Status::BadModel, format("the model file is damaged: output_dim (%d) is not the decoder's hidden size (%d)",
                                   e.output_dim, h.hidden));
 
   DecoderConfig &d = c.decoder;
@@ -56,14 +58,14 @@ Config Config::read(const GgmmFile &file) {
   d.ffn = h.ffn;
   d.max_positions = h.max_positions;
   d.rope_theta = h.rope_theta;
-  d.rms_eps = static_cast<float>(text["rms_norm_eps"].number(1e-6));
+  d.rms_eps = static_cast<float>(text["rms_norm_eps"].number("rms_norm_eps", 1e-6));
   if (!(d.rms_eps > 0 && d.rms_eps < 1))
     fail(Status::BadModel, "the model file is damaged: rms_norm_eps is out of range");
 
   c.aligner = h.model_type == kModelQwen3ForcedAligner;
   if (c.aligner) {
     c.classes = h.classify_num;
-    c.class_ms = root["timestamp_segment_time"].number(80);
+    c.class_ms = root["timestamp_segment_time"].number("timestamp_segment_time", 80);
     if (!(c.class_ms >= 1 && c.class_ms <= 10000))
       fail(Status::BadModel, "the model file is damaged: timestamp_segment_time is out of range");
   }

@@ -19,8 +19,8 @@ constexpr size_t kMaxHead = size_t{1} << 28;  // bytes before the tensors; real 
 // a time.
 class Cursor {
  public:
-  Cursor(const InputFile &file, const std::vector<uint8_t> &head, size_t begin, size_t end)
-      : file_(file), block_(head.data()), block_end_(head.size()), at_(begin), end_(end) {}
+  Cursor(const InputFile &file, const std::vector<uint8_t> &head, size_t begin, size_t end, const char *part)
+      : file_(file), block_(head.data()), block_end_(head.size()), at_(begin), end_(end), part_(part) {}
 
   size_t at() const { return at_; }
   bool done() const { return at_ == end_; }
@@ -61,14 +61,16 @@ class Cursor {
  private:
   void check(size_t n) const {
     if (n > end_ - at_)
-      fail(Status::BadModel, format("model file '%s' is truncated or damaged at byte %zu: copy or download it again",
-                                    file_.path().c_str(), at_));
+      fail(Status::BadModel,
+           format("model file '%s' is truncated or damaged at byte %zu, in its %s: copy or download it again",
+                  file_.path().c_str(), at_, part_));
   }
 
   const InputFile &file_;
   std::vector<uint8_t> own_;
   const uint8_t *block_;
   size_t block_at_ = 0, block_end_, at_, end_;
+  const char *part_;
 };
 
 }  // namespace
@@ -93,7 +95,7 @@ void GgmmFile::bad(const std::string &why) const {
 void GgmmFile::read_header(bool whole) {
   head_.resize(std::min<size_t>(file_->size(), 20));
   file_->read(0, head_.data(), head_.size());
-  Cursor head(*file_, head_, 0, head_.size());
+  Cursor head(*file_, head_, 0, head_.size(), "header");
   if (head_.size() >= 4 && std::memcmp(head_.data(), "GGUF", 4) == 0)
     bad("is a GGUF file, llama.cpp's format; this engine reads GGMM, chatllm.cpp's format (usually *.bin)");
   if (head_.size() < 20 || std::memcmp(head.bytes(4), "ggmm", 4) != 0)
@@ -101,9 +103,16 @@ void GgmmFile::read_header(bool whole) {
   const int32_t version = head.i32();
   if (version != 1) bad(format("has GGMM version %d; this engine reads version 1", version));
   const int32_t metadata_end = head.i32(), config_end = head.i32(), vocabulary_end = head.i32();
-  if (metadata_end < 20 || config_end < metadata_end || vocabulary_end < config_end ||
-      static_cast<size_t>(vocabulary_end) > file_->size())
-    bad("is truncated or damaged: the offsets in its header do not fit its size");
+  const struct {
+    const char *name;
+    int32_t least, value;
+  } ends[] = {{"metadata", 20, metadata_end},
+              {"configuration", metadata_end, config_end},
+              {"vocabulary", config_end, vocabulary_end}};
+  for (const auto &end : ends)
+    if (end.value < end.least || static_cast<size_t>(end.value) > file_->size())
+      bad(format("is truncated or damaged: the end of its %s would be at byte %d of %zu", end.name, end.value,
+                 file_->size()));
   config_at_ = static_cast<size_t>(metadata_end);
   vocabulary_at_ = static_cast<size_t>(config_end);
   tensors_at_ = static_cast<size_t>(vocabulary_end);
@@ -115,9 +124,9 @@ void GgmmFile::read_header(bool whole) {
   const char *text = reinterpret_cast<const char *>(head_.data()) + 20;
   size_t size = config_at_ - 20;
   while (size > 0 && text[size - 1] == '\0') --size;  // padding
-  metadata_ = Json::parse(text, size);
+  metadata_ = naming(file_->path(), [&] { return Json::parse(text, size); });
 
-  Cursor config(*file_, head_, config_at_, vocabulary_at_);
+  Cursor config(*file_, head_, config_at_, vocabulary_at_, "configuration");
   GgmmHeader &h = header_;
   h.model_type = config.i32();
   if (h.model_type != kModelQwen3Asr && h.model_type != kModelQwen3ForcedAligner)
@@ -143,7 +152,7 @@ void GgmmFile::read_header(bool whole) {
   h.kv_heads = size_field("number of KV heads", 1, h.heads);
   if (h.heads % h.kv_heads != 0) bad(format("is damaged: %d heads cannot share %d KV heads", h.heads, h.kv_heads));
   h.head_dim = size_field("head size", 2, 1 << 12);
-  if (h.head_dim % 2 != 0) bad("is damaged: its head size is odd");
+  if (h.head_dim % 2 != 0) bad(format("is damaged: its head size, %d, is odd", h.head_dim));
   h.rope_theta = config.f32();
   if (!(h.rope_theta > 1) || !std::isfinite(h.rope_theta)) bad("is damaged: its rotary base is not a number above 1");
   config.f32();                              // rotary factor: unused by this architecture
@@ -155,22 +164,23 @@ void GgmmFile::read_header(bool whole) {
 }
 
 void GgmmFile::read_vocabulary() {
-  Cursor in(*file_, head_, vocabulary_at_, tensors_at_);
+  Cursor in(*file_, head_, vocabulary_at_, tensors_at_, "vocabulary");
   for (int32_t length; (length = in.i32()) != -1;) {
     if (length < 0 || length > kMaxTokenBytes || vocabulary_.size() >= static_cast<size_t>(header_.vocab_size))
-      bad("is damaged: its vocabulary does not fit its header");
+      bad(format("is damaged: token %zu of its vocabulary (%d in its header) has a length of %d", vocabulary_.size(),
+                 header_.vocab_size, length));
     vocabulary_.push_back(in.string(length));
     in.bytes(1);
   }
   for (int32_t length; (length = in.i32()) != -1;) {
     if (length < 0 || length > kMaxTokenBytes || merges_.size() >= static_cast<size_t>(kMaxMerges))
-      bad("is damaged: its merge table is malformed");
+      bad(format("is damaged: merge %zu of its vocabulary has a length of %d", merges_.size(), length));
     merges_.push_back(in.string(length));
   }
 }
 
 void GgmmFile::read_tensors() {
-  Cursor in(*file_, {}, tensors_at_, file_->size());
+  Cursor in(*file_, {}, tensors_at_, file_->size(), "tensors");
   while (!in.done()) {
     const int32_t length = in.i32();
     if (length <= 0 || length > kMaxNameBytes || tensors_.size() >= static_cast<size_t>(kMaxTensors))

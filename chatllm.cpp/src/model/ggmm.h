@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/error.h"
 #include "base/input_file.h"
 #include "base/json.h"
 #include "nn/blocks.h"
@@ -69,5 +70,18 @@ class GgmmFile {
   std::vector<std::string_view> vocabulary_, merges_;
   std::unordered_map<std::string, Tensor> tensors_;
 };
+
+// Calls f(). Sentences about what a model file says begin with "the model file": this is where they get its name.
+template <class F>
+auto naming(const std::string &path, F &&f) {
+  try {
+    return f();
+  } catch (const Error &e) {
+    static constexpr char kBegin[] = "the model file ";
+    const std::string message = e.what();
+    if (e.status() != Status::BadModel || message.rfind(kBegin, 0) != 0) throw;
+    fail(Status::BadModel, "model file '" + path + "' " + message.substr(sizeof kBegin - 1));
+  }
+}
 
 }  // namespace chatllm

@@ -146,7 +146,7 @@ void Tokenizer::encode_piece(const std::string &piece, std::vector<int32_t> *ids
   for (const std::string &part : parts) {
     const auto it = ids_.find(part);
     if (it == ids_.end())
-      fail(Status::BadModel, "the model's vocabulary cannot spell this text: a byte is missing from it");
+      fail(Status::BadModel, "the model file has a vocabulary that cannot spell this text: a byte is missing from it");
     ids->push_back(it->second);
   }
 }

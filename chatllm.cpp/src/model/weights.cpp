@@ -270,7 +270,7 @@ std::shared_ptr<const Model> Model::open(const std::string &path, const Kernels 
   for (auto it = cache->models.begin(); it != cache->models.end();)
     it = it->second.expired() ? cache->models.erase(it) : std::next(it);
   if (auto model = cache->models[key].lock()) return model;
-  std::shared_ptr<const Model> model(new Model(path, kernels, pool));
+  auto model = naming(path, [&] { return std::shared_ptr<const Model>(new Model(path, kernels, pool)); });
   cache->models[key] = model;
   return model;
 }
