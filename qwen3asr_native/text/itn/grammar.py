@@ -15,6 +15,7 @@ from .tokens import NUMERAL_KINDS, Kind, Token
 from .units import UNITS, Unit
 
 LONGEST_CHAIN = 6
+MOST_IN_A_SET = 40
 
 
 class Edit(NamedTuple):
@@ -139,6 +140,9 @@ def percentage(source: Source, start: int) -> Match | None:
     number = source.number(start + 1 + len(sign))
     if number is None:
         return None
+    range_ = range_with_comma(source, start + 1)  # 百分之三、四十
+    if range_ is not None:
+        return Match(range_.stop, [Edit(start, range_.stop, range_.edits[0].text + mark)])
     stop, more = number.stop, ""
     some = source[stop].text in lexicon.APPROXIMATE
     if some and source[stop + 1].kind is Kind.PLACE:  # 百分之一百幾十
@@ -294,6 +298,28 @@ def _sixtieth(source: Source, start: int) -> Number | None:
     return number if number is not None and 0 <= number.value <= 59 else None
 
 
+def address(source: Source, start: int) -> Match | None:
+    """一百九十二點一百六十八點一點一 -> 192.168.1.1."""
+    parts: list[Number] = []
+    position = start
+    while len(parts) < 4:
+        part = source.integer(position)
+        if part is None or part.form in (Form.PAIR, Form.RANGE) or not _is_octet(part.text):
+            return None
+        parts.append(part)
+        if len(parts) < 4 and source[part.stop].text not in lexicon.POINT:
+            return None
+        position = part.stop + 1
+    stop = parts[-1].stop
+    if source[stop].text in lexicon.POINT or _unit(source, stop) is not None:
+        return None
+    return Match(stop, [Edit(start, stop, ".".join(part.text for part in parts))])
+
+
+def _is_octet(text: str) -> bool:
+    return len(text) <= 3 and text.isdecimal() and int(text) <= 255
+
+
 def version(source: Source, start: int) -> Match | None:
     """Python三點十二 -> Python3.12, 版本三點十一點四 -> 版本3.11.4."""
     if not _after_letters(source, start) and _before(source, start).text not in lexicon.VERSION:
@@ -406,7 +432,13 @@ def _two_scores(source: Source, start: int) -> tuple[str, Number] | None:
                 source[middle].text != "一" or source[middle + 1].text != "十"
             ):  # 一十九 is said after a hundred only
                 found.append((first.text, second))
+    if len(found) > 1:  # 十九十九: sets end before 99
+        found = [(one, other) for one, other in found if _ends_a_set(one) and _ends_a_set(other.text)]
     return found[0] if len(found) == 1 else None
+
+
+def _ends_a_set(text: str) -> bool:
+    return len(text) <= 2 and text.isdecimal() and int(text) <= MOST_IN_A_SET
 
 
 def _compares(source: Source, position: int) -> bool:
@@ -511,6 +543,8 @@ def with_zero(source: Source, start: int) -> Match | None:
     family = _family(source, first.stop) if first is not None else ""
     if first is not None and source[first.stop].text in lexicon.AGE:  # 一歲零兩個月
         family = "years"
+    if first is not None and source[first.stop].text in lexicon.SHORTER_THAN_A_YEAR:  # 兩天零三小時
+        family = "duration"
     if first is None or family not in ("years", "duration") or source[first.stop].text == "分":
         return None
     zero = first.stop + 1
@@ -528,7 +562,7 @@ def with_zero(source: Source, start: int) -> Match | None:
 
 
 def record(source: Source, start: int) -> Match | None:
-    """五勝三負 -> 5勝3負, 三勝二和一負 -> 3勝2和1負."""
+    """五勝三負 -> 5勝3負, 三勝二和一負 -> 3勝2和1負, 三局兩勝 -> 3局2勝."""
     edits: list[Edit] = []
     position = start
     for words in (lexicon.FOUGHT, lexicon.WON, lexicon.DRAWN, lexicon.LOST):
@@ -540,9 +574,7 @@ def record(source: Source, start: int) -> Match | None:
             position = number.stop + 1
     if not edits:
         return _shots(source, start)
-    said = source[position - 1].text
-    told = said in lexicon.LOST or said in lexicon.DRAWN
-    return Match(position, edits) if len(edits) > 1 and told else None
+    return Match(position, edits) if len(edits) > 1 else None
 
 
 def _shots(source: Source, start: int) -> Match | None:
@@ -653,6 +685,8 @@ def single_number(source: Source, start: int) -> Match | None:
         number = source.integer(start)
     if number is None:
         return None
+    if number.form is Form.RANGE and _is_plan(source, start, number):
+        return Match(number.stop, [])
     tail = _tail(source, number)
     text = number.text if tail and number.is_small else _written_form(source, start, number)
     if text is None:
@@ -663,6 +697,14 @@ def single_number(source: Source, start: int) -> Match | None:
         edits.append(Edit(stop, tail.stop, tail.text))
         stop = tail.stop
     return Match(stop, edits)
+
+
+def _is_plan(source: Source, start: int, number: Number) -> bool:
+    """十三五 and 十四五 are five-year plans, but 十四五歲."""
+    said = source[start].text, source[number.stop - 1].value, number.stop - start
+    more = source[number.stop].text in lexicon.AND_MORE | lexicon.AND_SOME
+    counted = _unit(source, number.stop) is not None and source[number.stop].text not in lexicon.ROUND
+    return said == ("十", 5, 3) and not counted and not more
 
 
 def _goes_on(source: Source, start: int, stop: int) -> bool:
@@ -706,6 +748,8 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
         return None
     if following.text == lexicon.REIGN:  # 約翰二十三世
         return None
+    if number.form is Form.TWO_DIGITS and number.text[0] == "0" and _lasts(source, number.stop):  # 半年零三天
+        return None
     if following.text == lexicon.GOOD and source[number.stop + 1].text in lexicon.APPROXIMATE:  # 三十好幾
         return None
     if number.form in (Form.DIGITS, Form.CARDINAL, Form.RANGE, Form.DECIMAL):
@@ -728,6 +772,13 @@ def _written_form(source: Source, start: int, number: Number) -> str | None:
         born = following.text in lexicon.LAST and _before(source, start).text not in lexicon.LONELY
         return number.text if born else None
     return number.text if "0" in number.text or following.text in lexicon.AFTER_TWO_DIGITS else None
+
+
+def _lasts(source: Source, position: int) -> bool:
+    return (
+        _family(source, position) in ("years", "duration")
+        or source[position].text in lexicon.SHORTER_THAN_A_YEAR
+    )
 
 
 def _says_when(source: Source, start: int) -> bool:
@@ -781,6 +832,7 @@ RULES: tuple[Rule, ...] = (
     ordinal,
     with_zero,
     date,
+    address,
     version,
     price,
     time_of_day,

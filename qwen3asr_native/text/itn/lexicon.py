@@ -45,9 +45,10 @@ HOUR_WORD = frozenset("時时")
 QUARTER = "刻"
 DAY = frozenset("日號号")
 CIRCLE = "○"  # a zero among digits, else a mark
+AFTER_ZERO_DIGIT = frozenset([*DIGITS, *"年月日號号室"])
 SHORTER_THAN_A_YEAR = _words("天 日 個星期 个星期 週 周")
 THROWN, HIT = "投", "中"  # 十投六中
-FOUGHT, WON, DRAWN, LOST = frozenset("戰战"), frozenset("勝胜"), frozenset("和平"), frozenset("負负敗败")
+FOUGHT, WON, DRAWN, LOST = frozenset("戰战局"), frozenset("勝胜"), frozenset("和平"), frozenset("負负敗败")
 CURRENCIES = (
     "元",
     "美元",
@@ -75,6 +76,7 @@ MEASURES = _words(
 )
 AND_MORE = frozenset("多餘余")  # 十多個, 三十多歲
 AND_SOME = frozenset("幾几來来")  # 十幾個
+ROUND = frozenset("圓圆")  # 十三五圓滿收官
 GOOD = "好"  # 三十好幾 stays
 APPROXIMATE = frozenset("幾几數数")  # before: 幾十, 數百萬
 MINUS = frozenset("負负")
@@ -110,7 +112,8 @@ ROOM, HALL = "室", frozenset("廳厅")
 RISEN = frozenset("升降提增調调推")  # 升高二度, but 高二度過
 KEYS = _words("請按 请按 分機 分机 轉分機 转分机")
 PERCENT = {"百分之": "%", "千分之": "‰"}
-OPERATORS = _words("加 減 减 乘 乘以 除以")
+OPERATORS = _words("加 加上 減 减 減去 减去 乘 乘上 乘以 除 除以")
+ONE, SCORED = "一", "比"
 EQUALS = _words("等於 等于")
 ORDINAL = "第"
 OVER = "分之"  # 三分之二, but 五十九分之前
@@ -143,7 +146,7 @@ LONELY = frozenset("孤冷稀空")  # 孤零零, but 零零後 are people
 LAST = frozenset("末後后")  # 末四碼
 CODE = frozenset("碼码")
 MEASURED_BEFORE = frozenset("下溫温氏緯纬經经升降低高約约有差偏轉转傾倾斜到至達达是為为")
-NOT_AFTER_AGAIN = frozenset("的左以半多之到至和與与角空灼燒烧電电音近C，。、；！？ ")
+NOT_AFTER_AGAIN = frozenset("的左以半多之到至和與与角空電电音近C，。、；！？ ")
 
 PROTECTED = _words(NAMES) | _words(IDIOMS) | _words(WORDS) | _words(WEEKDAYS) | LUNAR_MONTHS
 # Protected also right after a numeral: 五十一定 is 五十 | 一定.

@@ -234,9 +234,12 @@ def _cardinal(tokens: list[Token], start: int) -> Number | None:
         section = _section(tokens, position, ones)
         if section is None:
             return None
+        before = position
         position, suffix, scale = _scales(tokens, section.stop)
         if below and section.low >= unit and not suffix:  # 五億三: 5億3000萬
             section, suffix, scale = _divided(section, unit), below, unit
+        elif below and section.low and section.low % 100 == 0 and not suffix and tokens[before].value != 0:
+            suffix, scale = below, unit  # 一億三千: 1億3000萬
         if scale == smallest or low != high:
             return None
         if scale > smallest:  # 一萬兩千億: the scale word counts all that was said

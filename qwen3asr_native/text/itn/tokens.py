@@ -138,7 +138,7 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     if word[1:] + following == lexicon.WEEK:
         return False
     if word in lexicon.NAMES_BEFORE_NUMERAL:
-        if following in lexicon.NUMERALS or following in lexicon.POINT:
+        if following in lexicon.NUMERALS or following in lexicon.POINT or following.isdecimal():
             return False
         return not _begins_length(text, position + len(word)) and not (
             following == "度" and position > 0 and text[position - 1] in lexicon.RISEN
@@ -153,6 +153,8 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return True
     if word in lexicon.KILO_UNITS:
         return after_numeral and _is_kilo(word, before)
+    if word[0] in lexicon.ONE and _is_score(before):  # 四比一連勝, 三比零一路領先
+        return before[-1].text != lexicon.SCORED
     if after_numeral:  # 20十八般武藝 stays, as numerals beside Arabic digits do
         return before[-1].kind is Kind.ARABIC
     if before and before[-1].kind is Kind.LABEL and lexicon.NUMERALS.issuperset(word):
@@ -166,10 +168,17 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
     return word[-1] not in lexicon.NUMERALS or following not in lexicon.NUMERALS
 
 
+def _is_score(before: list[Token]) -> bool:
+    """Whether 四比 or 四比零 stands before."""
+    if before and before[-1].kind is Kind.DIGIT and before[-1].value == 0:
+        before = before[:-1]
+    return len(before) > 1 and before[-1].text == lexicon.SCORED and before[-2].kind in NUMERAL_KINDS
+
+
 def _is_percentage(before: list[Token]) -> bool:
     """Whether the number that has just ended is one of percents."""
     for token in before[: -_MOST_DECIMALS - 12 : -1]:
-        if token.text in lexicon.PERCENT:
+        if token.text in lexicon.PERCENT or token.text == lexicon.OVER:  # 三分之一百分之五
             return True
         if token.kind not in NUMERAL_KINDS and token.text not in lexicon.POINT | lexicon.MINUS:
             return False
@@ -229,8 +238,10 @@ def _numeral(text: str, position: int, previous: Kind) -> Token | None:
     char = text[position]
     if char in lexicon.SPOKEN_ONE and not _is_spoken_one(text, position, previous):
         return None
-    if char == lexicon.CIRCLE and previous is not Kind.DIGIT:
-        return None
+    if char == lexicon.CIRCLE and previous is not Kind.DIGIT:  # ○八年, ○九一二, but ○一、 in a list
+        following = text[position + 1 : position + 3]
+        if following[:1] not in lexicon.DIGITS or following[1:] not in lexicon.AFTER_ZERO_DIGIT:
+            return None
     for kind, values in (
         (Kind.DIGIT, lexicon.DIGITS),
         (Kind.PLACE, lexicon.PLACES),
@@ -250,7 +261,10 @@ def _is_spoken_one(text: str, position: int, previous: Kind) -> bool:
         return True  # 零點幺
     if position and text[position - 1] in lexicon.NOT_ONE_AFTER:
         return False
-    return text[position + 1 : position + 2] in lexicon.DIGITS
+    following = text[position + 1 : position + 2]
+    if following in lexicon.POINT and text[position] == "幺":  # 幺點幺點零點一
+        following = text[position + 2 : position + 3]
+    return following in lexicon.DIGITS
 
 
 def _latin(text: str, position: int) -> Token | None:
