@@ -128,14 +128,21 @@ class _Growing:
         if not overwrite and target(path).exists():
             raise OutputError(f"'{path}' exists already; --overwrite replaces it")
         self._path, self._render, self._count = path, WRITERS[kind], -1
+        self._is_new = not target(path).exists()
         self._put([])  # what cannot be written is said before anybody speaks
 
     def _put(self, segments: list[Segment]) -> None:
-        from ..files.output import replace
+        from ..files.output import OutputError, replace
 
-        if len(segments) != self._count:
+        if len(segments) == self._count:
+            return
+        try:
             replace(self._path, self._render(segments))
-            self._count = len(segments)
+        except OutputError:
+            if self._is_new and self._count == 0:  # nothing was said in it
+                self._path.unlink(missing_ok=True)
+            raise
+        self._count = len(segments)
 
     def write(self, session: Live) -> None:
         self._put(session.segments)

@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ArgumentError, ModelFileError
+from ..errors import ArgumentError, ConversionError, ModelFileError
 from ..log import logger
 from .architecture import is_aligner
+from .output import no_temporary_file
 
 BUILT_IN_NAME = "qwen3-asr-mini-q8_0"
 BUILT_IN_ALIGNER_NAME = "qwen3-aligner-mini-q8_0"
@@ -291,7 +292,10 @@ def quantized_copy(checkpoint: Path, dtype: str) -> Path:
     """
     from .convert import convert
 
-    folder = Path(tempfile.mkdtemp(prefix="qwen3asr-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="qwen3asr-"))
+    except OSError as error:
+        raise ConversionError(str(no_temporary_file(error))) from None
     try:
         return convert(checkpoint, folder / f"{checkpoint.resolve().name}-{dtype}.bin", dtype)
     except BaseException:

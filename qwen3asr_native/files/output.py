@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import Qwen3AsrError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class OutputError(Qwen3AsrError):
@@ -39,6 +44,25 @@ def target(path: Path) -> Path:
         kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
         raise OutputError(f"'{path}' is {kind}; give the name of a file")
     return real
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for as long as the block. Raises OutputError where there is no place for one."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        raise no_temporary_file(error) from None
+    with folder:
+        yield Path(folder.name)
+
+
+def no_temporary_file(error: Exception) -> OutputError:
+    """The sentence for a failure of the system."""
+    reason = getattr(error, "strerror", None) or error
+    return OutputError(
+        f"no temporary file can be written: {reason}; make room, or set TMPDIR to a folder that has some"
+    )
 
 
 def replace(path: Path, content: str | bytes) -> None:

@@ -27,9 +27,9 @@ SAMPLE = Path("samples") / "phone-number-zh-TW.wav"
 #: What is said there.
 SAMPLE_DIGITS = "0900073331"
 
-_VARIABLES = ("INFERENCE_THREADS", "CONTEXT_LENGTH", "ASR_LANGUAGE", "HF_ENDPOINT", "HF_HUB_OFFLINE")
-# Their values are secrets or paths: that they are set is enough.
-_PRIVATE_VARIABLES = ("HF_HOME", "HF_TOKEN", "XDG_CACHE_HOME")
+_VARIABLES = ("INFERENCE_THREADS", "CONTEXT_LENGTH", "ASR_LANGUAGE", "HF_HUB_OFFLINE")
+# Their values are secrets, paths or somebody's addresses: that they are set is enough.
+_PRIVATE_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_TOKEN", "QWEN3ASR_API_KEY", "XDG_CACHE_HOME", "TMPDIR")
 # Extensions of instruction sets that a kernel set uses.
 _CPU_FLAGS = (
     "avx2 fma f16c avx_vnni avx512f avx512bw avx512vl avx512dq avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16 "
@@ -332,9 +332,16 @@ def _folders(shown: _Shown) -> dict[str, Any]:
 
     return {
         "cache": _folder(hub.cache_folder(), shown),
-        "temporary": _folder(Path(tempfile.gettempdir()), shown),
+        "temporary": _folder(_temporary(), shown),
         "working": _folder(Path.cwd(), shown),
     }
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none can be written
+        return Path(os.environ.get("TMPDIR") or os.path.abspath(os.sep))
 
 
 def _folder(folder: Path, shown: _Shown) -> dict[str, Any]:

@@ -16,6 +16,7 @@ and ends above that, and ``unclear`` otherwise: more repetitions will tell.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import queue
@@ -33,6 +34,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..files import hub
+from ..files.output import replace, temporary_folder
 from .measure import MB, Growth, Memory, checksum, extra, growth, machine, versions
 
 WAYS = ("recreate", "reuse")
@@ -284,10 +286,10 @@ def examine(
         machine=machine(),
         versions=versions(),
     )
-    with tempfile.TemporaryDirectory(prefix="qwen3asr-leaks-") as folder:
+    with temporary_folder("qwen3asr-leaks-") as folder:
         job: dict[str, Any] = {
             "model": os.fspath(path),
-            "audio": _checked_audio(audio, Path(folder)),
+            "audio": _checked_audio(audio, folder),
             "repetitions": repetitions,
             "threads": threads,
             "max_new_tokens": max_new_tokens,
@@ -318,8 +320,9 @@ def _checked_audio(audio: str | os.PathLike[str] | None, folder: Path) -> str:
     if audio is not None:
         audio_input.load(audio)
         return os.path.abspath(audio)
-    path = folder / "tone.wav"
-    soundfile.write(path, (0.1 * np.sin(np.arange(32000) * 0.2)).astype(np.float32), audio_input.SAMPLE_RATE)
+    path, tone, content = folder / "tone.wav", 0.1 * np.sin(np.arange(32000) * 0.2), io.BytesIO()
+    soundfile.write(content, tone.astype(np.float32), audio_input.SAMPLE_RATE, format="WAV")
+    replace(path, content.getvalue())
     return os.fspath(path)
 
 

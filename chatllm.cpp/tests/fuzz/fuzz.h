@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/utf8.h"
 #include "libchatllm_asr.h"
 #include "synthetic_model.h"
 
@@ -72,11 +73,22 @@ inline const std::string &small_aligner() {
   return path;
 }
 
+// What is said or told is UTF-8; a sentence is one line.
+inline void told(const char *text) {
+  const std::string all(text);
+  for (size_t at = 0; at < all.size();) {
+    const size_t begin = at;
+    EXPECT(chatllm::next_code_point(all, &at) != 0xFFFD || all.compare(begin, 3, "\xEF\xBF\xBD") == 0);
+  }
+}
+inline void sentence(const char *text) {
+  EXPECT(*text != '\0' && chatllm::one_line(text) == text);
+}
+
 // Every call's status is one of the header's, and a failure has its sentence.
 inline int checked(int status, struct chatllm_obj *obj) {
   EXPECT(status <= CHATLLM_ASR_OK && status >= CHATLLM_ASR_FORKED);
-  if (status != CHATLLM_ASR_OK && status != CHATLLM_ASR_BUSY && obj != nullptr)
-    EXPECT(*chatllm_asr_last_error(obj) != '\0');
+  if (status != CHATLLM_ASR_OK && status != CHATLLM_ASR_BUSY && obj != nullptr) sentence(chatllm_asr_last_error(obj));
   return status;
 }
 

@@ -82,6 +82,7 @@ class Program {
           ++run->ends;
           EXPECT(event->timings != nullptr && event->message != nullptr);
           EXPECT((event->status == CHATLLM_ASR_OK) == (*event->message == '\0'));
+          fuzz::told(event->message);
       }
       handle = run->handle;
     }
@@ -105,7 +106,7 @@ class Program {
   }
 
   void on_print(struct chatllm_obj *current, int type, const char *text) {
-    EXPECT(text != nullptr);
+    fuzz::told(text);
     if (type != PRINT_CHAT_CHUNK) return;
     switch (print_action_ % 4) {  // of an object that is at work
       case 1:

@@ -124,7 +124,7 @@ Bytes edited(fuzz::Choices *choices) {
 void load_and_run(const std::string &path, const char *kernels) {
   static const std::vector<float> pcm = test::sound(0.3);
   const int64_t samples = static_cast<int64_t>(pcm.size());
-  EXPECT(chatllm_inspect_model(path.c_str()) != nullptr);
+  fuzz::told(chatllm_inspect_model(path.c_str()));
   struct chatllm_obj *obj = chatllm_create();
   for (const char *word : {"-m", path.c_str(), "-n", "1", "--max_new_tokens", "2", "--kernels", kernels})
     chatllm_append_param(obj, word);
