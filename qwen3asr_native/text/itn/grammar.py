@@ -120,6 +120,9 @@ def leave_alone(source: Source, start: int) -> Match | None:
         source[start].text in lexicon.TWO_OF and _before(source, start).text in lexicon.MARKS
     ):  # was 百分之三十兩
         return Match(stop, [])
+    some = _before(source, start).text in lexicon.APPROXIMATE and source[max(0, start - 2)].text == "十"
+    if some and _before(source, start - 2).kind not in NUMERAL_KINDS:  # 十幾二十個
+        return Match(stop, [])
     lunar = _before(source, start).text in lexicon.LUNAR_MONTHS
     if vague or lunar or _touches_arabic(source, start, stop) or source.integer(start) is None:
         return Match(stop, [])
@@ -249,6 +252,8 @@ def time_of_day(source: Source, start: int) -> Match | None:
     if minute is None:
         return None
     stop, text = minute.stop, f"{hour.value:02}:{minute.value:02}"
+    if source[stop].text.startswith(lexicon.ON_THE_HOUR):  # 九點十點之間
+        return None
     with_minutes = source[stop].text == "分"
     if (
         not with_minutes

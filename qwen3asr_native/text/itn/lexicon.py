@@ -42,6 +42,7 @@ NOT_ONE_AFTER = frozenset("什甚怎這这那多要干幹")  # 什么, 怎么: �
 POINT = frozenset("點点")
 LIST_COMMA = "、"
 HOUR_WORD = frozenset("時时")
+ON_THE_HOUR = "點", "点"
 QUARTER = "刻"
 DAY = frozenset("日號号")
 CIRCLE = "○"  # a zero among digits, else a mark
