@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -292,7 +293,9 @@ class _BothScores:
 
     Sound between pauses, by energy, is speech as a whole or not at all: of speech the network takes 0.6 and more for
     speech, of plucked strings 0.1 at most, when it has listened for half a second before. Elsewhere counts what the network
-    hears within 0.4 s: in sound that goes on for long, which may be both, and where energy finds nothing, under noise.
+    hears within 0.4 s: in sound that goes on for long, which may be both, and where energy finds little, under noise. Where
+    energy is sure that nothing stands out, some frames around included, the network does not listen: in silence, and in
+    noise alone.
     """
 
     _LONG = 125  # frames, 4 s
@@ -301,7 +304,11 @@ class _BothScores:
     _BEFORE = 16
     _NEAR = 12
     _FADING = 16
-    _SILENT = _power(-70.0)
+    _RECENT, _SURE = (
+        8,
+        0.06,
+    )  # frames with less of likelihood, on average, are none of speech: of noise at 0 dB, none is
+    _AHEAD, _AFTER = 16, 8  # frames that may hold speech when one there is not sure
 
     def __init__(self, detector: Any) -> None:
         self._energy, self._network = _EnergyScores(ahead=True), _SileroScores(detector)
@@ -314,23 +321,36 @@ class _BothScores:
         self._onset: int | None = None  # of the sound that goes on: place in the last list
         self._last = 0  # the end of its last frame
         self._fading = 0  # frames after it in which the network may still hear it
+        self._coming: deque[float] = deque()  # scores by energy that are ahead
+        self._recent: deque[float] = deque(maxlen=self._RECENT)
+        self._unsure = 0  # so many frames are to be heard
 
     def __call__(self, frames: Pcm) -> NDArray[np.float32]:
         """Scores of the frames of which is known in what they are, in order."""
         self._frames = np.concatenate((self._frames, frames))
-        for score in self._energy(frames).tolist():
-            self._take(score)
+        self._arrive(self._energy(frames))
         return self._final(len(self._sound) - self._NEAR)
 
     def rest(self) -> NDArray[np.float32]:
         """Scores of all frames that have none."""
-        for score in self._energy.rest().tolist():
-            self._take(score)
+        self._arrive(self._energy.rest())
+        while self._coming:
+            self._take(self._coming.popleft())
+        self._recent.clear()
         self._end()
         self._heard += [0.0] * self._NEAR
         scores = self._final(len(self._sound))
         self._heard = [0.0] * self._NEAR
         return scores
+
+    def _arrive(self, scores: NDArray[np.float32]) -> None:
+        for score in scores.tolist():
+            self._coming.append(score)
+            self._recent.append(score)
+            if sum(self._recent) > self._RECENT * self._SURE:
+                self._unsure = self._AHEAD + self._AFTER + 1
+            if len(self._coming) > self._AHEAD:
+                self._take(self._coming.popleft())
 
     def _take(self, score: float) -> None:
         """The next frame, by its score by energy."""
@@ -340,9 +360,9 @@ class _BothScores:
             self._network.reset()
             self._network(self._frames[max(0, frame - self._BEFORE) : frame])
         samples = self._frames[frame : frame + 1]
-        silent = self._onset is None and float(np.square(samples).mean()) < self._SILENT
-        score_heard = 0.0 if silent else float(self._network(samples)[0])
-        self._heard.append(self._faded(score_heard) if self._onset is None else score_heard)
+        heard = float(self._network(samples)[0]) if self._unsure or self._onset is not None else 0.0
+        self._unsure = max(0, self._unsure - 1)
+        self._heard.append(self._faded(heard) if self._onset is None else heard)
         self._sound.append(None)
         self._before += 1
         if self._before > 4 * self._BEFORE:
