@@ -124,7 +124,18 @@ HIGHER_BY = _words("層 层 倍 百分點 百分点 個百分點 个百分点") 
 CLASS, SCHOOLS = "班", frozenset("高國国初")  # 高二三班
 AGAINST = frozenset("對对")  # 三對夫妻, but 三對三
 STEPWISE = "一點一點", "一点一点"
-WEEK = "星期"  # 三星期, but 三星手機
+# A protected word is none before these: 三星期, 四人幫忙, 三位數學老師, 三伏特, 五行字.
+OTHER_WORD_BEFORE = {
+    word: frozenset(following)
+    for words, following in (
+        ("三星", "期"),
+        ("四人幫 四人帮", "忙助我你他她"),
+        ("三位數 三位数 五位數 五位数", "學学"),
+        ("三伏", "特"),
+        ("五行", "字詩诗程代"),
+    )
+    for word in words.split()
+}
 THINGS = _words("個 个 次 下")
 # A name unless a longer number or a length follows: 高三學生, but 高三十公尺 and 高三公尺.
 NAMES_BEFORE_NUMERAL = _words(NAMES)

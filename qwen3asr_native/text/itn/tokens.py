@@ -135,7 +135,7 @@ def _stands(word: str, text: str, position: int, before: list[Token]) -> bool:
         return False
     if word in lexicon.STEPWISE and following in lexicon.DIGITS and _in_address(text, position):
         return False
-    if word[1:] + following == lexicon.WEEK:
+    if following and following in lexicon.OTHER_WORD_BEFORE.get(word, ""):
         return False
     if word in lexicon.NAMES_BEFORE_NUMERAL:
         if following in lexicon.NUMERALS or following in lexicon.POINT or following.isdecimal():
