@@ -202,15 +202,16 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
   const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8(-128);
   __m256 sum[2 * N];
   each<2 * N>([&](auto i) { sum[i] = _mm256_setzero_ps(); });
-  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
+  constexpr int kSlots = whole_pairs(N);
+  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(N)) {
     const uint8_t *pair = panel + (g >> 1) * kPair;
     const uint8_t *values = pair + (g & 1) * kValues, *scales = pair + 2 * kValues + (g & 1) * 32;
     // Across pages too, where the hardware stops.
     each<kValues / 64>(
         [&](auto j) { _mm_prefetch(reinterpret_cast<const char *>(values + ahead(N) + 64 * j), _MM_HINT_T0); });
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
-    const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
-    const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
+    const float *d = reinterpret_cast<const float *>(tile + kSlots * kGroup);
+    const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kSlots * (kGroup + 4));
     __m256i acc[2 * N];
     each<N>([&](auto n) {
       constexpr bool kCorrected = kLayout == Layout::Panels4 || (CHATLLM_VNNI && !kNibbles);
@@ -253,7 +254,7 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
             _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), _mm256_mul_ps(scale, _mm256_set1_ps(d[n])), sum[h * N + n]);
       });
       if constexpr (kMinimum) {
-        const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
+        const float *group_sum = reinterpret_cast<const float *>(tile + kSlots * (kGroup + 8));
         const __m256 minimum = V::load_half(reinterpret_cast<const uint16_t *>(scales + 64 + 16 * h)).v;
         each<N>(
             [&](auto n) { sum[h * N + n] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(group_sum[n]), sum[h * N + n]); });

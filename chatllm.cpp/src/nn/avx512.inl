@@ -203,10 +203,11 @@ inline void int8_panels(const uint8_t *panels, size_t stride, int64_t groups, co
   const __m512i low_bits = _mm512_set1_epi8(15);
   __m512 sum[P * N];
   each<P * N>([&](auto i) { sum[i] = _mm512_setzero_ps(); });
-  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
+  constexpr int kSlots = whole_pairs(N);
+  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(N)) {
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
-    const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
-    const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
+    const float *d = reinterpret_cast<const float *>(tile + kSlots * kGroup);
+    const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kSlots * (kGroup + 4));
     each<P>([&](auto p) {
       const uint8_t *pair = panels + p * stride + (g >> 1) * 2 * (kValues + kScales);
       const uint8_t *values = pair + (g & 1) * kValues;
@@ -258,7 +259,7 @@ inline void int8_panels(const uint8_t *panels, size_t stride, int64_t groups, co
             _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[n]), _mm512_mul_ps(scale, _mm512_set1_ps(d[n])), sum[p * N + n]);
       });
       if constexpr (kMinimum) {
-        const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
+        const float *group_sum = reinterpret_cast<const float *>(tile + kSlots * (kGroup + 8));
         const __m512 minimum = load_halves(scales + 64);
         each<N>(
             [&](auto n) { sum[p * N + n] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(group_sum[n]), sum[p * N + n]); });

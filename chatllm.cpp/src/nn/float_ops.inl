@@ -345,20 +345,21 @@ inline void pack_float(const float *x, const Grid &grid, int64_t first, int coun
 
 // Quantizes one group of 32 inputs as ggml's Q8_0 does: d = max|x| / 127, round to nearest even.
 inline void pack_int8(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, uint8_t *tile) {
-  constexpr size_t kStride = int8_group_bytes(kTile);
+  const size_t stride = int8_group_bytes(count);
+  const int slots = whole_pairs(count);
   const int64_t segment = cols / grid.segments;
   const int64_t groups = (cols + 2 * kGroup - 1) / (2 * kGroup) * 2;
   for (int t = 0; t < count; ++t) {
     const float *token = x + grid.at(first + t);
     for (int64_t g = 0; g < groups; ++g) {
-      uint8_t *group = tile + static_cast<size_t>(g) * kStride;
+      uint8_t *group = tile + static_cast<size_t>(g) * stride;
       // The inputs of kTogether tokens alternate, eight of each.
       int8_t *q = reinterpret_cast<int8_t *>(group) + t / kTogether * kTogether * kGroup + t % kTogether * 8;
-      float *d = reinterpret_cast<float *>(group + kTile * kGroup) + t;
-      int32_t *correction = reinterpret_cast<int32_t *>(group + kTile * (kGroup + 4)) + t;
-      float *sum = reinterpret_cast<float *>(group + kTile * (kGroup + 8)) + t;
+      float *d = reinterpret_cast<float *>(group + slots * kGroup) + t;
+      int32_t *correction = reinterpret_cast<int32_t *>(group + slots * (kGroup + 4)) + t;
+      float *sum = reinterpret_cast<float *>(group + slots * (kGroup + 8)) + t;
       if (g * kGroup >= cols) {
-        std::memset(group, 0, kStride);
+        std::memset(group, 0, stride);
         continue;
       }
       const int64_t at = g * kGroup;

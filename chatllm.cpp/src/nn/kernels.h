@@ -107,11 +107,14 @@ constexpr size_t wide_sums(int64_t tokens, int tile) {
   return static_cast<size_t>((tokens + 2 * tile - 1) / (2 * tile) * (2 * tile) * 2 * kPanel);
 }
 
-// A tile's packed int8 tokens, per group of 32 inputs, T = tile_tokens:
+constexpr int whole_pairs(int tokens) {
+  return (tokens + 1) / 2 * 2;
+}
+// A tile's packed int8 tokens, per group of 32 inputs, T = whole_pairs(tokens of this tile):
 //   int8 q[T][32] ([T / 2][4][2][8], pairs of tokens, for the matrix product of ARM), float d[T], int32 correction[T]
 //   (-8 times the sum of the group's q; only its 16 low bits for AVX2), float sum[T] (d times the sum of q)
-constexpr size_t int8_group_bytes(int tile_tokens) {
-  return static_cast<size_t>(tile_tokens) * (kGroup + 12);
+constexpr size_t int8_group_bytes(int tokens) {
+  return static_cast<size_t>(whole_pairs(tokens)) * (kGroup + 12);
 }
 
 struct Kernels {

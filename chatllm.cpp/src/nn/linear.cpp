@@ -300,7 +300,7 @@ void Products::expand_tiles(const Linear &expand, Activation activation, const L
       if (int8)
         kernels_.pack_int8(
             values, Grid::rows(kUnit), 0, count, rows,
-            hidden_.int8.data() + at * hidden_.int8_tile + static_cast<size_t>(row / kGroup) * int8_group_bytes(tile));
+            hidden_.int8.data() + at * hidden_.int8_tile + static_cast<size_t>(row / kGroup) * int8_group_bytes(count));
       else
         kernels_.pack_float(values, Grid::rows(kUnit), 0, count, rows,
                             hidden_.floats.data() + at * hidden_.float_tile + row * tile);

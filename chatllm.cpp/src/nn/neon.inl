@@ -134,13 +134,14 @@ inline void int8_half_panel(const uint8_t *panel, int half, int64_t groups, cons
   constexpr int kInputs = kPairs ? 0 : 2 * kTogether * N, kLanes = 4 / kTogether;
   float32x4_t sum[C * R];
   each<C * R>([&](auto i) { sum[i] = vdupq_n_f32(0); });
-  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(kTile)) {
+  constexpr int kSlots = whole_pairs(N);
+  for (int64_t g = 0; g < groups; ++g, tile += int8_group_bytes(N)) {
     const uint8_t *pair = panel + (g >> 1) * 2 * (kValues + kScales);
     const uint8_t *values = pair + (g & 1) * kValues + 32 * half;
     const uint16_t *scales = reinterpret_cast<const uint16_t *>(pair + 2 * kValues + (g & 1) * 32 + 16 * half);
     const int8_t *q = reinterpret_cast<const int8_t *>(tile);
-    const float *d = reinterpret_cast<const float *>(tile + kTile * kGroup);
-    const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kTile * (kGroup + 4));
+    const float *d = reinterpret_cast<const float *>(tile + kSlots * kGroup);
+    const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kSlots * (kGroup + 4));
     int8x16_t a[kInputs + 1];
     each<kInputs>([&](auto i) { a[i] = vld1q_s8(q + 16 * i); });
     int32x4_t acc[C * R];
@@ -188,7 +189,7 @@ inline void int8_half_panel(const uint8_t *panel, int half, int64_t groups, cons
         sum[c * R + r] = vfmaq_f32(sum[c * R + r], vcvtq_f32_s32(acc[c * R + r]), factor);
       });
       if constexpr (kMinimum) {
-        const float *group_sum = reinterpret_cast<const float *>(tile + kTile * (kGroup + 8));
+        const float *group_sum = reinterpret_cast<const float *>(tile + kSlots * (kGroup + 8));
         const float32x4_t minimum = of_rows<kPairs, r>(scales + 32);
         each<C>(
             [&](auto c) { sum[c * R + r] = vfmaq_f32(sum[c * R + r], minimum, of_tokens<kPairs>(group_sum + T * c)); });
