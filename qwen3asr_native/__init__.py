@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import (
         ArgumentError,
         AudioError,
+        AudioTooLongError,
         ContextLengthError,
         ConversionError,
         DownloadError,
@@ -63,6 +64,7 @@ __all__ = [
     "Aligner",
     "ArgumentError",
     "AudioError",
+    "AudioTooLongError",
     "ContextLengthError",
     "ConversionError",
     "DownloadError",

@@ -23,6 +23,10 @@ class AudioError(Qwen3AsrError, ValueError):
     """The audio is missing, empty, unreadable, or holds values that are not numbers."""
 
 
+class AudioTooLongError(AudioError):
+    """The audio is longer than the caller allows."""
+
+
 class LanguageError(Qwen3AsrError, ValueError):
     """The model does not know the language."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import warnings
 import weakref
@@ -240,12 +241,14 @@ class Model(Holder):
         aligner: Aligner | str | os.PathLike[str] | None = None,
         skip: int = 0,
         before: str = "",
+        max_audio_seconds: float | None = None,
     ) -> Stream:
         """Begins to recognize speech; iterate the result for the tokens, see ``Stream``.
 
         Arguments and errors as for ``transcribe``. ``itn`` shapes the transcript only: digits cannot be written
         before the number has ended. ``skip`` leaves out that many segments at the beginning, which an earlier call has
         recognized (the segments of the same audio are the same), and ``before`` is their text, for ``carry``.
+        Audio longer than ``max_audio_seconds`` is an AudioTooLongError, and little more of it is read.
         """
         return self._stream(
             audio,
@@ -266,6 +269,7 @@ class Model(Holder):
             aligner=aligner,
             skip=skip,
             before=before,
+            max_audio_seconds=max_audio_seconds,
         )
 
     def _stream(
@@ -289,6 +293,7 @@ class Model(Holder):
         aligner: Aligner | str | os.PathLike[str] | None,
         skip: int = 0,
         before: str = "",
+        max_audio_seconds: float | None = None,
     ) -> Stream:
         chunk_seconds = arguments.number(chunk_seconds, "chunk_seconds", 1, audio_input.MAX_SECONDS)
         options = self._options(language, context, attention, max_new_tokens)
@@ -322,6 +327,9 @@ class Model(Holder):
             notes=notes,
             known=arguments.whole(skip, "skip", 0),
             reading=reading,
+            limit_seconds=None
+            if max_audio_seconds is None
+            else arguments.number(max_audio_seconds, "max_audio_seconds", 0, math.inf),
         )
         return Stream(
             self._engine,

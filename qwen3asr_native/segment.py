@@ -15,7 +15,7 @@ import numpy as np
 
 from . import audio as audio_input
 from .audio import SAMPLE_RATE, Piece
-from .errors import ArgumentError
+from .errors import ArgumentError, AudioTooLongError
 from .voice import Edge, VoiceActivity, file_activity
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def segments(
     notes: list[str] | None = None,
     known: int = 0,
     reading: Reading | None = None,
+    limit_seconds: float | None = None,
 ) -> Iterator[Piece]:
     """Reads audio in segments of speech; each knows its place in the audio.
 
@@ -67,6 +68,7 @@ def segments(
             thirds of ``max_seconds``.
         known: So many segments at the beginning are left out.
         reading: Tells how far the audio is read.
+        limit_seconds: Longer audio is an AudioTooLongError; little more than this is read.
 
     Yields:
         Segments in order, none overlapping. With voice activity, pauses of 2 s and more are left out, and audio without
@@ -82,7 +84,9 @@ def segments(
         raise ArgumentError(f"max_seconds must be at least {_LEAST_SECONDS:.0f}, not {max_seconds}")
     target_seconds = max_seconds * 2 / 3 if target_seconds is None else target_seconds
     reading = Reading() if reading is None else reading
-    blocks = _counted(audio_input.blocks(audio, sample_rate, channel, track, raw, notes), reading)
+    blocks = _counted(
+        audio_input.blocks(audio, sample_rate, channel, track, raw, notes), reading, limit_seconds
+    )
     pieces = _cut(blocks, mode, max_seconds, target_seconds)
     for piece in islice(pieces, known):
         reading.begin = piece.end
@@ -90,9 +94,13 @@ def segments(
         yield piece._replace(pcm=audio_input.in_range(piece.pcm))
 
 
-def _counted(blocks: Iterator[Pcm], reading: Reading) -> Iterator[Pcm]:
+def _counted(blocks: Iterator[Pcm], reading: Reading, limit_seconds: float | None) -> Iterator[Pcm]:
     for block in blocks:
         reading.end += len(block)
+        if limit_seconds is not None and reading.end > limit_seconds * SAMPLE_RATE:
+            raise AudioTooLongError(
+                f"the audio is longer than the {limit_seconds:g} s that may be taken: send it in parts"
+            )
         yield block
 
 

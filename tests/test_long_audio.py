@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from conftest import ROOT, run_python
 
-from qwen3asr_native import Model
+from qwen3asr_native import AudioTooLongError, Model
 from qwen3asr_native.audio import SAMPLE_RATE, Piece, load
 from qwen3asr_native.engine import Options
 from qwen3asr_native.files import hub
@@ -270,3 +270,11 @@ def test_a_job_killed_at_any_moment_is_resumed_to_the_same_outputs(tmp_path: Pat
     for one in sorted((tmp_path / "whole").iterdir()):
         assert one.read_bytes() == (tmp_path / "killed" / one.name).read_bytes()
     assert not journal.exists()
+
+
+@pytest.mark.parametrize("sound", [0.0, 0.1])
+def test_audio_over_a_limit_is_refused_even_when_nobody_speaks(model: Model, sound: float) -> None:
+    audio = np.float32(sound) * np.sin(np.arange(40 * SAMPLE_RATE, dtype=np.float32))
+    assert model.stream(audio, sample_rate=SAMPLE_RATE, max_audio_seconds=40).finish().text == ""
+    with pytest.raises(AudioTooLongError, match="longer than the 39 s that may be taken"):
+        model.stream(audio, sample_rate=SAMPLE_RATE, max_audio_seconds=39).finish()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import (
     ArgumentError,
     AudioError,
+    AudioTooLongError,
     ContextLengthError,
     ConversionError,
     LanguageError,
@@ -59,6 +60,7 @@ class ApiError(Exception):
 
 #: Library error -> status, code, field. The first class that fits counts.
 _OF_LIBRARY: tuple[tuple[type[Qwen3AsrError], int, str, str | None], ...] = (
+    (AudioTooLongError, 413, "audio_too_long", "file"),
     (AudioError, 400, "invalid_audio", "file"),
     (LanguageError, 400, "unsupported_language", "language"),
     (ContextLengthError, 400, "context_length_exceeded", "prompt"),

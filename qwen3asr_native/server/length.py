@@ -32,11 +32,6 @@ def check_length(file: io.BufferedIOBase, limit: float) -> float | None:
     if frames >= _UNKNOWN_FRAMES:
         return None
     if seconds > limit:
-        raise too_long(seconds, limit)
+        message = f"the audio is {seconds:.1f} s long; this server takes up to {limit:g} s: send it in parts"
+        raise ApiError(413, message, "audio_too_long", "file")
     return seconds
-
-
-def too_long(seconds: float, limit: float) -> ApiError:
-    """The answer to audio that is longer than ``limit``; ``seconds`` of it are known."""
-    message = f"the audio is {seconds:.1f} s long; this server takes up to {limit:g} s: send it in parts"
-    return ApiError(413, message, "audio_too_long", "file")

@@ -48,12 +48,11 @@ class Job:
         self,
         begin: Callable[[], Stream],
         detailed: bool,
-        check: Callable[[Segment], None],
         release: Callable[[], None],
         time_limit: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._begin, self._detailed, self._check, self._release = begin, detailed, check, release
+        self._begin, self._detailed, self._release = begin, detailed, release
         self._items: asyncio.Queue[Item | Exception] = asyncio.Queue()
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -119,9 +118,7 @@ class Job:
             stream.abort()
         with stream:
             for item in self._items_of(stream) if self._detailed else stream.segments():
-                if isinstance(item, Segment):
-                    self._check(item)
-                elif self.first_seconds is None and item.text:
+                if not isinstance(item, Segment) and self.first_seconds is None and item.text:
                     self.first_seconds = time.monotonic() - self._created
                 if self._detailed:
                     self._loop.call_soon_threadsafe(self._items.put_nowait, item)
@@ -195,7 +192,6 @@ class Desk:
         begin: Callable[[], Stream],
         *,
         detailed: bool = False,
-        check: Callable[[Segment], None] = lambda segment: None,
         release: Callable[[], None] = lambda: None,
     ) -> Job:
         """Queues a recognition.
@@ -203,7 +199,6 @@ class Desk:
         Args:
             begin: Begins the stream; called in a worker's thread.
             detailed: Whether tokens and segments are wanted as they come, not only the transcript.
-            check: Called with each finished segment; what it raises ends the job.
             release: Called when the audio is no longer needed.
 
         Raises:
@@ -211,7 +206,7 @@ class Desk:
         """
         self.check()
         assert self._tasks is not None
-        job = Job(begin, detailed, check, release, self._time_limit)
+        job = Job(begin, detailed, release, self._time_limit)
         self._jobs.add(job)
         self._tasks.start_soon(self._run, job)
         return job
