@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -134,6 +135,93 @@ FIELDS = st.lists(
     ),
     max_size=6,
 )
+
+
+# What a client of /v1/realtime may send: the protocol's events, damaged ones, other JSON, text, bytes.
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6),
+        st.sampled_from(["audio/pcm", "server_vad", "zh", "transcription", 8000, 16000, 24000, 48000, -1]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.one_of(
+                st.sampled_from(
+                    "session audio input format type rate transcription language prompt model script itn turn_detection "
+                    "include".split()
+                ),
+                st.text(max_size=4),
+            ),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=8,
+)  # fmt: skip
+SAMPLES = [base64.b64encode(bytes(count)).decode() for count in (0, 1, 2, 3200, 64000)]
+EVENTS = st.one_of(
+    st.fixed_dictionaries(
+        {"type": st.just("input_audio_buffer.append"), "audio": st.one_of(st.sampled_from(SAMPLES), VALUES)}
+    ),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["input_audio_buffer.commit", "input_audio_buffer.clear"])}
+    ),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["session.update", "transcription_session.update"]), "session": VALUES}
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("session.update"),
+            "session": st.fixed_dictionaries(
+                {
+                    "type": st.just("transcription"),
+                    "audio": st.fixed_dictionaries(
+                        {
+                            "input": st.fixed_dictionaries(
+                                {},
+                                optional={
+                                    "format": VALUES,
+                                    "transcription": VALUES,
+                                    "turn_detection": st.one_of(st.none(), VALUES),
+                                },
+                            )
+                        }
+                    ),
+                }
+            ),
+        }
+    ),
+    st.dictionaries(st.text(max_size=6), VALUES, max_size=3),
+).map(json.dumps)
+MESSAGES = st.lists(
+    st.one_of(EVENTS, EVENTS, EVENTS, st.text(max_size=40), st.binary(max_size=40), VALUES.map(json.dumps)),
+    max_size=8,
+)
+
+
+@given(MESSAGES, st.booleans())
+@modest
+def test_any_messages_of_a_live_client_are_answered_and_the_session_goes_on(
+    url: str, messages: list[str | bytes], leaves: bool
+) -> None:
+    import httpx
+
+    client = pytest.importorskip("websockets.sync.client")
+    address = url.replace("http", "ws") + "/v1/realtime?intent=transcription"
+    with client.connect(address, proxy=None) as socket:
+        for message in messages:
+            socket.send(message)
+        if not leaves:
+            # This one is answered at last, whatever came before it.
+            socket.send('{"type": "no such event of ours"}')
+            told = {"type": ""}
+            while not (told["type"] == "error" and "no such event of ours" in told["error"]["message"]):
+                told = json.loads(socket.recv(60))
+                if told["type"] in ("error", "conversation.item.input_audio_transcription.failed"):
+                    assert told["error"]["message"]
+                    assert told["error"]["type"] != "server_error", told
+    assert httpx.get(f"{url}/health", timeout=60).status_code == 200
 
 
 def multipart(fields: list[tuple[str, str]], files: list[tuple[str, str, bytes]]) -> bytes:
