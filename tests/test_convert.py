@@ -6,7 +6,7 @@ import json
 import shutil
 import struct
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from qwen3asr_native.files.convert import convert, quantize
 from qwen3asr_native.files.ggmm import GgmmFile
 from qwen3asr_native.files.quantization import LAYOUTS, TensorType, dequantize
 from qwen3asr_native.files.quantization import quantize as round_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not beside this checkout")
@@ -239,3 +242,45 @@ def test_a_file_of_another_kind_is_no_model(tmp_path: Path) -> None:
         quantize(other, tmp_path / "out.bin", "q8_0")
     with pytest.raises(ModelFileError, match="cannot open"):
         quantize(tmp_path / "missing.bin", tmp_path / "out.bin", "q8_0")
+
+
+def _fields(part: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in part.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from _fields(value, (*path, name))
+
+
+def test_every_field_of_a_configuration_that_is_wrong_is_named(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "hf", text={"vocab_size": 400}, seed=3)
+    file = source / "config.json"
+    good = json.loads(file.read_text())
+    refused = set()
+    for path in _fields(good):
+        for value in ("missing", None, "x", -1, 0, 0.5, 10**9, 10**20, [], {}):
+            config = json.loads(json.dumps(good))
+            part = config
+            for name in path[:-1]:
+                part = part[name]
+            if value == "missing":
+                del part[path[-1]]
+            else:
+                part[path[-1]] = value
+            file.write_text(json.dumps(config))
+            try:
+                convert(source, tmp_path / "out.bin", "q8_0")
+            except ConversionError as error:
+                said = str(error)
+                refused.add(path[-1])
+                assert str(source) in said, (path, value)
+                # A part that is empty lacks its first size; a wrong size may be found by a tensor of another.
+                named = path[-1] in said or value == {} or "has shape" in said or "model_type" in path
+                assert named, (path, value, said)
+    assert {
+        "d_model",
+        "encoder_layers",
+        "vocab_size",
+        "num_hidden_layers",
+        "rope_theta",
+        "mrope_section",
+    } <= refused

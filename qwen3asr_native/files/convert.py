@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import ConversionError, ModelFileError
 from . import ggmm, native
-from .architecture import head_dim, is_aligner, tensor_shapes
+from .architecture import head_dim, is_aligner, size, tensor_shapes
 from .output import OutputError, target
 from .quantization import LAYOUTS, Floats, TensorType, dequantize
 from .quantization import quantize as round_values
@@ -96,11 +96,11 @@ def convert(
         for tensor, shape, rows in _checkpoint_tensors(source, checkpoint)
     ]
     tied = all(tensor.name != "lm_head.weight" for tensor in planned)
-    head = ggmm.encode_head(
-        ggmm.encode_metadata(checkpoint.metadata),
-        _configuration(checkpoint.config, main_type, tied),
-        checkpoint.vocabulary,
-    )
+    try:
+        configuration = _configuration(checkpoint.config, main_type, tied)
+    except ValueError as error:
+        raise _unusable(source, error) from None
+    head = ggmm.encode_head(ggmm.encode_metadata(checkpoint.metadata), configuration, checkpoint.vocabulary)
     return _write(Path(out), head, planned, progress)
 
 
@@ -276,6 +276,10 @@ def _shards(source: Path) -> list[Path]:
     return [source / name for name in names]
 
 
+def _unusable(source: Path, error: ValueError) -> ConversionError:
+    return ConversionError(f"{source / 'config.json'} is not usable: {error}")
+
+
 def _checkpoint_tensors(
     source: Path, checkpoint: _Checkpoint
 ) -> Iterator[tuple[str, tuple[int, ...], Callable[[int, int], Floats]]]:
@@ -283,8 +287,8 @@ def _checkpoint_tensors(
     config = checkpoint.config
     try:
         expected = tensor_shapes(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConversionError(f"{source / 'config.json'} is not usable: {error!r}") from None
+    except ValueError as error:
+        raise _unusable(source, error) from None
     may_be_missing = set() if is_aligner(config) else {"thinker.lm_head.weight"}
     seen = set()
     for shard in _shards(source):
@@ -367,14 +371,25 @@ def _encode_vocabulary(vocabulary: Any, merges: Sequence[str], file: Path) -> by
 
 def _token_id(value: Any) -> int:
     first = value[0] if isinstance(value, list) and value else value
-    return first if isinstance(first, int) else -1
+    return first if isinstance(first, int) and -1 <= first < 1 << 31 else -1
+
+
+def _rope(text: Mapping[str, Any]) -> tuple[float, list[int]]:
+    """Base and sections of the rotary embedding. Raises ValueError, which names what is wrong."""
+    theta, scaling = text.get("rope_theta", 1e6), text.get("rope_scaling") or {}
+    if not isinstance(theta, (int, float)) or not 1 < theta < 1e30:
+        raise ValueError(f"rope_theta is {str(theta)[:40]!r}, which is no number above 1")
+    sections = scaling.get("mrope_section", []) if isinstance(scaling, dict) else None
+    if not isinstance(sections, list) or not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in sections):
+        raise ValueError("rope_scaling has no list of whole numbers as its mrope_section")
+    return float(theta), sections[:4]
 
 
 def _configuration(config: Mapping[str, Any], kind: TensorType, tied: bool) -> bytes:
     thinker = config["thinker_config"]
     text = thinker["text_config"]
-    rope = text.get("rope_scaling") or {}
-    sections = [int(section) for section in rope.get("mrope_section", ())][:4]
+    theta, sections = _rope(text)
+    positions = size(text, "max_position_embeddings", 1 << 30) if "max_position_embeddings" in text else 65536
     aligner = is_aligner(config)
     ids = [
         _token_id(text.get(f"{role}_token_id", thinker.get(f"{role}_token_id")))
@@ -390,10 +405,10 @@ def _configuration(config: Mapping[str, Any], kind: TensorType, tied: bool) -> b
             text["num_attention_heads"],
             text["num_hidden_layers"],
         ),
-        *(text["intermediate_size"], text.get("max_position_embeddings", 65536), *ids, -1),
+        *(text["intermediate_size"], positions, *ids, -1),
     )
     fields += struct.pack("<2i", text["num_key_value_heads"], head_dim(text))
-    fields += struct.pack("<2f", float(text.get("rope_theta", 1e6)), -1.0)
+    fields += struct.pack("<2f", theta, -1.0)
     fields += struct.pack("<7i", -1, *_NO_EXPERTS, int(tied))
     fields += bytes(4 * _RESERVED_INTS)
     fields += struct.pack("<4i", *sections, *[0] * (4 - len(sections)))
