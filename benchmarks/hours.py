@@ -150,7 +150,7 @@ def kills(moments: int, minutes: float, model: str | None) -> None:
         resumed = [*command, "--resume", "--output-dir", str(folder / "killed")]
         killed = 0
         # Each moment is of a job that begins anew; the job is resumed until it is done, and killed on the way again.
-        for number in range(moments):
+        while killed < moments:
             job = subprocess.Popen(resumed, stderr=subprocess.DEVNULL)
             try:
                 job.wait(chance.uniform(0.2, 0.9) * needed)
@@ -158,10 +158,10 @@ def kills(moments: int, minutes: float, model: str | None) -> None:
                 job.kill()
                 job.wait()
                 killed += 1
-            if job.returncode == 0 or number == moments - 1:
+            if job.returncode == 0 or killed == moments:
                 subprocess.run(resumed, stderr=subprocess.DEVNULL, check=True)
                 _compare(folder)
-        print(f"killed at {killed} of {moments} moments; outputs identical after each resumption to the end")
+        print(f"killed at {killed} moments; outputs identical after each resumption to the end")
 
 
 def _compare(folder: Path) -> None:
