@@ -65,9 +65,9 @@ def main() -> None:
         print(clang)
         return
     if options.coverage:
-        coverage(targets, clang, options.build / "coverage")
+        coverage(targets, clang, options.build / "coverage", options.jobs)
         return
-    build(targets, clang, options.build / "targets", "-DCHATLLM_FUZZ=ON")
+    build(targets, clang, options.build / "targets", options.jobs, "-DCHATLLM_FUZZ=ON")
     with ThreadPoolExecutor(options.jobs) as pool:
         outcomes = list(pool.map(lambda target: fuzz(target, options.build, options.seconds), targets))
     print(f"{'target':<10}{'executions':>12}{'edges':>8}  outcome")
@@ -97,15 +97,18 @@ def find_clang() -> str | None:
     return None
 
 
-def build(targets: list[str], clang: str, folder: Path, *settings: str) -> None:
-    cc = clang.replace("clang++", "clang")
+def build(targets: list[str], clang: str, folder: Path, jobs: int, *settings: str) -> None:
+    # In a folder that knew another compiler CMake begins again, without these settings.
+    compilers = f"-DCMAKE_C_COMPILER={clang.replace('clang++', 'clang')}", f"-DCMAKE_CXX_COMPILER={clang}"
+    words = "\n".join([*compilers, *settings])
+    known = folder / "settings.txt"
+    if not known.exists() or known.read_text() != words:
+        shutil.rmtree(folder, ignore_errors=True)
     launcher = shutil.which("ccache")
     launchers = [f"-DCMAKE_{language}_COMPILER_LAUNCHER={launcher}" for language in ("C", "CXX") if launcher]
-    run(
-        "cmake", "-S", ROOT / "chatllm.cpp", "-B", folder, f"-DCMAKE_C_COMPILER={cc}",
-        f"-DCMAKE_CXX_COMPILER={clang}", *launchers, *settings,
-    )  # fmt: skip
-    run("cmake", "--build", folder, "--parallel", "2", "--target", *(f"fuzz_{target}" for target in targets))
+    run("cmake", "-S", ROOT / "chatllm.cpp", "-B", folder, *compilers, *launchers, *settings)
+    known.write_text(words)
+    run("cmake", "--build", folder, "--parallel", jobs, "--target", *(f"fuzz_{target}" for target in targets))
 
 
 def run(*command: object) -> str:
@@ -182,13 +185,14 @@ def keep(target: str, build: Path) -> None:
     print(f"-- {target}: {len(lines) - len(old)} new inputs kept", flush=True)
 
 
-def coverage(targets: list[str], clang: str, folder: Path) -> None:
+def coverage(targets: list[str], clang: str, folder: Path, jobs: int) -> None:
     """Replays the corpora, those in the build folder too, in programs that count lines."""
     flags = "-fprofile-instr-generate -fcoverage-mapping"
     build(
         targets,
         clang,
         folder,
+        jobs,
         f"-DCMAKE_CXX_FLAGS={flags}",
         "-DCMAKE_BUILD_TYPE=Debug",
         "-DCHATLLM_WERROR=OFF",
