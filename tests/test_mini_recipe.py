@@ -14,7 +14,7 @@ from conftest import ROOT
 from qwen3asr_native.aligner import split
 
 sys.path.append(str(ROOT))  # the recipe is no part of the package
-from models.mini import espeak, evaluate, ordinary, texts
+from models.mini import commands, espeak, evaluate, ordinary, texts
 
 
 def recording(folder: Path, name: str) -> None:
@@ -121,3 +121,75 @@ def test_a_unit_without_a_word_of_the_synthesizer_leaves_the_text_without_times(
     spans = [espeak.Span(0, 0.0, 0.2), espeak.Span(4, 0.25, 0.5)]
     assert espeak.unit_times("one two", spans) == [("one", 0.0, 0.2), ("two", 0.25, 0.5)]
     assert espeak.unit_times("one two three", spans) is None
+
+
+def _command(
+    path: Path, seed: int, *, seconds: float = 0.4, level: float = 0.3, frequency: float = 200
+) -> None:
+    """A second of faint noise with a louder sound in it."""
+    samples = np.random.default_rng(seed).normal(0, 0.002, 16_000)
+    sound = slice(int(0.3 * 16_000), int((0.3 + seconds) * 16_000))
+    samples[sound] += level * np.sin(2 * np.pi * frequency * np.arange(16_000)[sound] / 16_000)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(str(path), samples.astype(np.float32), 16_000, subtype="PCM_16")
+
+
+def test_a_word_is_cut_out_of_its_recording(tmp_path: Path) -> None:
+    _command(tmp_path / "one" / "a_nohash_0.wav", 1)
+    for margin in (0.0, 0.1):
+        cut = commands.word(tmp_path / "one" / "a_nohash_0.wav", margin)
+        assert cut is not None
+        assert abs(cut.size / 16_000 - 0.4 - 2 * margin) < 0.06
+
+
+@pytest.mark.parametrize("fault", [{"level": 0.0}, {"seconds": 0.02}])
+def test_a_recording_without_a_word_is_left_out(fault: dict[str, float], tmp_path: Path) -> None:
+    _command(tmp_path / "a_nohash_0.wav", 2, **fault)
+    assert commands.word(tmp_path / "a_nohash_0.wav", 0.0) is None
+
+
+def _frequencies(samples: np.ndarray, known: list[float]) -> set[float]:
+    """Which of the ``known`` frequencies sound in some tenth of a second."""
+    found = set()
+    for start in range(0, samples.size - 1600, 800):
+        piece = samples[start : start + 1600].astype(float)
+        spectrum = np.abs(np.fft.rfft(piece * np.hanning(piece.size)))
+        if spectrum.max() > 500_000:
+            heard = float(spectrum.argmax()) * 10
+            found.add(min(known, key=lambda frequency: abs(frequency - heard)))
+    return found
+
+
+def test_recorded_digits_are_alike_often_and_neither_other_words_nor_held_out_speakers_are_written(
+    tmp_path: Path,
+) -> None:
+    names = [name for name in (f"{number:x}" for number in range(60)) if not commands.held_out(name)][:5]
+    kept = next(name for name in (f"{number:x}" for number in range(60)) if commands.held_out(name))
+    # How high a sound is tells who made it: all but the last of the speakers have said "one", two have said "five".
+    frequency = {name: 300.0 * (place + 1) for place, name in enumerate([*names, kept])}
+    for name in frequency:
+        for word in ["one"] * (name != names[4]) + ["five"] * (name in (*names[:2], kept)) + ["left"]:
+            _command(tmp_path / word / f"{name}_nohash_0.wav", 3, frequency=frequency[name])
+    clips = list(commands.utterances([tmp_path], 200, 0))
+    assert len(clips) == 200
+    written = [text.written.split() for text, _ in clips]
+    assert {word for words in written for word in words} == {"one", "five"}
+    ones, fives = (sum(words == [digit] for words in written) for digit in ("one", "five"))
+    assert min(ones, fives) > 0.5 * max(ones, fives)
+    speakers = [_frequencies(samples, list(frequency.values())) for _, samples in clips]
+    assert all(samples.dtype == np.int16 for _, samples in clips)
+    assert frequency[kept] not in set().union(*speakers)
+    assert all(len(who) == 1 for who, words in zip(speakers, written) if len(words) < 2)
+    assert any(len(who) > 2 for who in speakers)
+    assert any(len(who) == 1 for who, words in zip(speakers, written) if len(words) > 4)
+    # "left" is heard, from the one who said nothing else too, and never written.
+    assert frequency[names[4]] in set().union(*(who for who, words in zip(speakers, written) if not words))
+
+
+def test_words_that_no_speaker_says_clearly_are_replaced_by_those_that_do(tmp_path: Path) -> None:
+    names = [name for name in (f"{number:x}" for number in range(60)) if not commands.held_out(name)][:4]
+    for place, name in enumerate(names):
+        _command(tmp_path / "six" / f"{name}_nohash_0.wav", 4, level=0.3 if place == 0 else 0.0)
+    clips = list(commands.utterances([tmp_path], 20, 1))
+    assert len(clips) == 20
+    assert all(set(text.written.split()) == {"six"} for text, _ in clips)

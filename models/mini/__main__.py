@@ -14,13 +14,13 @@ import torch
 
 from qwen3asr_native.files.convert import convert
 
-from . import corpus, evaluate, neural, recorded
+from . import commands, corpus, evaluate, neural, recorded
 from .train import train
 
 NAME = "qwen3-asr-mini"
 MODELS = Path(__file__).resolve().parents[1]
 # How much of the clips that training hears is of which corpus.
-SHARES = {"espeak": 0.42, "kokoro": 0.4, "recorded": 0.1, "flite": 0.08}
+SHARES = {"espeak": 0.39, "kokoro": 0.22, "commands": 0.18, "recorded": 0.13, "flite": 0.08}
 
 
 def corpora(options: argparse.Namespace) -> dict[Path, float]:
@@ -36,6 +36,8 @@ def corpora(options: argparse.Namespace) -> dict[Path, float]:
         corpus.build_flite(folder / "flite", options.utterances // 10, seed, jobs)
     if options.syllables and missing("recorded"):
         recorded.build(options.syllables, folder / "recorded", options.utterances // 10, seed)
+    if options.commands and missing("commands"):
+        commands.build(options.commands, folder / "commands", options.utterances // 7, seed)
     if options.kokoro and missing("kokoro"):
         neural.build(options.kokoro, folder / "shards", options.shards, seed, jobs)
         neural.gather(folder / "shards", folder / "kokoro", seed)
@@ -50,6 +52,13 @@ def main() -> None:
         "--kokoro", type=Path, help="folder with kokoro.onnx, config.json and voices/ of Kokoro-82M"
     )
     parser.add_argument("--syllables", type=Path, help="folder 'ogg' of gcin-voice")
+    parser.add_argument(
+        "--commands",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders of Speech Commands, one folder a word in each",
+    )
     parser.add_argument("--start", type=Path, help="GGMM file of finished weights to go on from")
     parser.add_argument(
         "--utterances", type=int, default=32_000, help="of espeak-ng; a tenth of each smaller corpus"

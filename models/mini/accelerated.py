@@ -32,7 +32,9 @@ from .recordings import Clip, Plan, Recorder, Store
 from .speech import SAMPLE_RATE
 from .tokenizer import Tokenizer
 
-NO_SPEECH_SHARE, STRUNG_SHARE, JOINED_SHARE = 0.06, 0.12, 0.1
+NO_SPEECH_SHARE, STRUNG_SHARE, JOINED_SHARE = 0.05, 0.18, 0.08
+# Recordings that begin or end within a sound, as those do that a program cuts out.
+CUT_SHARE, CUT_SECONDS = 0.25, 0.06
 LONGEST_SECONDS, SHORT_SECONDS = 13.0, 1.0
 POOL_BATCHES = 24
 LARGEST_BATCH = 384
@@ -51,6 +53,7 @@ class Example:
     hop: int
     length: int
     silent: bool
+    cuts: list[tuple[int, int]] | None = None  # samples that are missing at both ends of each clip
 
     @property
     def frames(self) -> int:
@@ -81,7 +84,8 @@ class Examples:
             self.usable.setdefault(name, []).extend(clips)
             for clip in clips:
                 if clip.written and clip.count < SHORT_SECONDS * SAMPLE_RATE:
-                    self.short.setdefault(clip.language, []).append(clip)
+                    for kind in (clip.language, f"{clip.corpus}/{clip.language}"):
+                        self.short.setdefault(kind, []).append(clip)
 
     def batches(self) -> Iterator[list[Example]]:
         while True:
@@ -104,8 +108,8 @@ class Examples:
 
     def _example(self, clip: Clip) -> Example:
         rng = self.rng
-        rate = rng.uniform(0.86, 1.15) if rng.random() < 0.5 else 1.0
-        hop = rng.randint(140, 188) if rng.random() < 0.35 else HOP
+        rate = rng.uniform(0.84, 1.18) if rng.random() < 0.5 else 1.0
+        hop = rng.randint(*((140, 188) if self.aligner else (105, 195))) if rng.random() < 0.4 else HOP
         silent = not self.aligner and rng.random() < NO_SPEECH_SHARE
         clips, gaps = [clip], [0.0]
         chance = rng.random()
@@ -119,9 +123,10 @@ class Examples:
                 clips.pop()
                 gaps.pop()
         elif clip.written and chance < STRUNG_SHARE and clip.count < 1.5 * SAMPLE_RATE:
-            gap = rng.choice((0.0, 0.05, 0.2))
+            gap = rng.choice((0.0, 0.05, 0.2, 0.35))
+            kind = self.short.get(f"{clip.corpus}/{clip.language}" if rng.random() < 0.7 else clip.language)
             for _ in range(rng.randint(1, 6)):
-                clips.append(rng.choice(self.short.get(clip.language) or [clip]))
+                clips.append(rng.choice(kind or [clip]))
                 gaps.append(gap * rng.uniform(0.3, 1.7))
         elif clip.written and chance < STRUNG_SHARE + JOINED_SHARE:
             name = rng.choice(list(self.usable))
@@ -136,15 +141,25 @@ class Examples:
             places.append(int(at))
             at += clip.count / rate
         length = max(SHORTEST, int(at + after * SAMPLE_RATE))
-        return Example(clips, places, rate, hop, length, silent)
+        cuts = None
+        if not self.aligner and rng.random() < CUT_SHARE:
+            cuts = [self._cut(clip) for clip in clips]
+        return Example(clips, places, rate, hop, length, silent, cuts)
+
+    def _cut(self, clip: Clip) -> tuple[int, int]:
+        most = min(CUT_SECONDS * SAMPLE_RATE, 0.12 * clip.count)
+        first, last = (int(self.rng.uniform(0, most)) for _ in range(2))
+        return first, last
 
 
 def plan(batch: list[Example]) -> Plan:
     most = max(len(example.clips) for example in batch)
     starts, counts, places = (np.zeros((most, len(batch)), np.int64) for _ in range(3))
     for row, example in enumerate(batch):
-        for k, (clip, place) in enumerate(zip(example.clips, example.places)):
-            starts[k, row], counts[k, row], places[k, row] = clip.start, clip.count, place
+        cuts = example.cuts or [(0, 0)] * len(example.clips)
+        for k, (clip, place, (first, last)) in enumerate(zip(example.clips, example.places, cuts)):
+            starts[k, row], counts[k, row] = clip.start + first, clip.count - first - last
+            places[k, row] = place + first
     return Plan(
         starts,
         counts,

@@ -23,6 +23,8 @@ SAMPLE_RATE = 16_000
 FILE = "5.ogg"
 _TONES = {"ˊ": "2", "ˇ": "3", "ˋ": "4", "˙": "5"}
 ORDINARY_SHARE = 0.2
+# Syllables as one says them alone, each with its full tone and up to a second long, as collections of words have them.
+CITATION_SHARE = 0.4
 
 
 def _zhuyin(character: str) -> str:
@@ -82,6 +84,8 @@ def utterance(folder: Path, text: Text, rng: random.Random) -> np.ndarray | None
     tempo, tract = rng.triangular(0.55, 1.4, 0.9), rng.triangular(0.75, 1.2, 1.0)
     overlap = rng.choice((0.0, 0.01, 0.03, 0.05))
     pause = rng.choice((0.0, 0.0, 0.05, 0.15, 0.3))
+    if rng.random() < CITATION_SHARE:
+        tempo, pause = rng.triangular(0.9, 2.8, 1.5), rng.choice((0.02, 0.1, 0.2, 0.35))
     out = np.zeros(0, np.float32)
     for character in text.spoken:
         if character in "，。":

@@ -25,6 +25,9 @@ NOISE_SHARES = {"white": 0.26, "pink": 0.22, "brown": 0.14, "hum": 0.1, "crackle
 NOISE_SHARES.update({MUSIC: 0.09, BABBLE: 0.07})
 BANK_SECONDS, BANK_VARIANTS = 30, 4
 ROOM_SAMPLES = 10_000
+PHONE_SHARE = 0.2
+# Recorded at 8 kHz: no more high frequencies than on the telephone, but all low ones.
+SLOW_SAMPLING_SHARE = 0.2
 # How far apart formants lie, by the frequencies of the filters; 1 more often than not. The pitch stays.
 WARPS = (*np.linspace(0.88, 1.12, 9), *[1.0] * 9)
 
@@ -39,6 +42,7 @@ class Clip:
     written: str
     times: tuple[tuple[str, float, float], ...]
     recognizer: bool
+    corpus: str = ""
 
 
 class Store:
@@ -70,6 +74,7 @@ class Store:
                 entry["written"],
                 tuple((unit, start, end) for unit, start, end in entry.get("times", ())),
                 entry.get("recognizer", True),
+                name,
             )
             for entry in index
             if entry["count"] >= 0.1 * SAMPLE_RATE
@@ -118,7 +123,7 @@ class Recorder:
         self.banks = self._noise_banks(seed)
         shares = [NOISE_SHARES[kind] for kind in (*NOISES, MUSIC, BABBLE)]
         self.noise_shares = torch.tensor(shares, device=self.device).repeat_interleave(BANK_VARIANTS)
-        self._curves: dict[int, tuple[Tensor, Tensor]] = {}
+        self._curves: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def _noise_banks(self, seed: int) -> Tensor:
         """[2, noises, samples] of power 1: as they are, and through a telephone."""
@@ -183,13 +188,14 @@ class Recorder:
             signal += torch.where(sounds, first + (second - first) * share, 0)
         return signal / 32768
 
-    def _frequency_curves(self, size: int) -> tuple[Tensor, Tensor]:
-        """Weights [7, bins] that spread seven levels over the bins of an FFT of ``size``, and the telephone's gain [bins]."""
+    def _frequency_curves(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights [7, bins] that spread seven levels over the bins of an FFT of ``size``; gain [bins] of the telephone and of 8 kHz."""
         if size not in self._curves:
             frequency = speech._frequencies(size)
             knots = np.log(np.geomspace(60, 8000, 7))
             weights = [np.interp(np.log(frequency + 30), knots, row) for row in np.eye(7)]
-            arrays = (np.stack(weights).astype(np.float32), speech._telephone_gain(frequency))
+            half = (1 / (1 + (frequency / 3800) ** 40)).astype(np.float32)
+            arrays = (np.stack(weights).astype(np.float32), speech._telephone_gain(frequency), half)
             self._curves[size] = tuple(torch.from_numpy(array).to(self.device) for array in arrays)  # type: ignore[assignment]
         return self._curves[size]
 
@@ -214,13 +220,14 @@ class Recorder:
         """Microphone, room, telephone, noise, clipping, level."""
         batch, count = signal.shape
         chance = self.uniform(0, 1, 8, batch, 1)
-        phone = chance[0] < 0.2
+        phone, slow = chance[0] < PHONE_SHARE, chance[0] > 1 - SLOW_SAMPLING_SHARE
         colored, roomy = phone | (chance[1] < 0.45), chance[2] < 0.3
         size = count + SAMPLE_RATE
-        curves, telephone = self._frequency_curves(size)
+        curves, telephone, half = self._frequency_curves(size)
         gain = 10 ** ((4 * self.normal(batch, 7)) @ curves / 20)
         gain = torch.where(phone, gain * telephone, gain)
-        spectrum = torch.fft.rfft(signal, size) * torch.where(colored, gain, 1)
+        gain = torch.where(colored, gain, 1)
+        spectrum = torch.fft.rfft(signal, size) * torch.where(slow, gain * half, gain)
         response = torch.fft.rfft(self._rooms(batch), size)
         spectrum = torch.where(roomy, spectrum * response, spectrum)
         signal = torch.fft.irfft(spectrum, size)[:, :count] * inside
@@ -228,7 +235,7 @@ class Recorder:
         peak = signal.abs().amax(1, keepdim=True).clamp(min=1e-6)
         loud = (signal.abs() > 0.03 * peak) & inside
         power = (signal.square() * loud).sum(1, keepdim=True) / loud.sum(1, keepdim=True).clamp(min=1)
-        narrow = (phone & (chance[3] < 0.6))[:, 0].long()
+        narrow = ((phone & (chance[3] < 0.6)) | slow)[:, 0].long()
         kind = torch.multinomial(self.noise_shares, batch, True, generator=self.random)
         level = power.sqrt() * 10 ** (-self.uniform(8, 45, batch, 1) / 20) * (chance[4] < 0.55)
         # Other people are heard from further away.
