@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -193,3 +194,13 @@ def test_words_that_no_speaker_says_clearly_are_replaced_by_those_that_do(tmp_pa
     clips = list(commands.utterances([tmp_path], 20, 1))
     assert len(clips) == 20
     assert all(set(text.written.split()) == {"six"} for text, _ in clips)
+
+
+def test_digits_that_are_said_one_by_one_have_a_pause_after_each() -> None:
+    rng = random.Random(8)
+    said = [texts.digits_one_by_one(rng) for _ in range(300)]
+    assert {text.language for text in said} == {"Chinese", "English"}
+    for text in said:
+        units = list(text.written) if text.language == "Chinese" else text.written.split()
+        assert 1 <= len(units) <= 8
+        assert re.split("[，。]+|[,.] ?", text.spoken.rstrip("。.")) == units

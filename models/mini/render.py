@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ VOICES = 60  # made up for each process
 VOICES_AFTER = 8  # corpora a process takes other ones
 # English digits are said by many accents, and their error is the largest.
 SHARES = {"numbers": 0.4, "english digits": 0.16, "english": 0.16, "ordinary": 0.16, "words": 0.12}
+# Digits said one by one, slowly more often than not: collections of words have them so, and each tone is whole.
+ONE_BY_ONE_SHARE, SLOW_SHARE = 0.15, 0.6
 _ORDINARY = {**dict.fromkeys(ordinary.ESPEAK_VOICES, 1), "Chinese": 3, "English": 4}
 _TIMED = ("Chinese", "English", "Spanish", "French", "Italian", "Portuguese", "German", "Russian")
 _ONSETS = "b c ch d f g h j k l m n p qu r s sh st t th tr v w y z br cl dr fl gr pl pr sc sl sp str bl cr fr gl tw".split()
@@ -98,8 +101,11 @@ def _clips(
     engine: espeak.Espeak, variants: tuple[Variant, ...], rng: random.Random, held_out: bool
 ) -> Iterator[tuple[Text, np.ndarray, dict]]:
     for _ in range(CLIPS):
-        text, for_recognizer = random_text(rng)
+        one_by_one = rng.random() < ONE_BY_ONE_SHARE
+        text, for_recognizer = (texts.digits_one_by_one(rng), True) if one_by_one else random_text(rng)
         voice = speech.random_voice(text.language, rng, held_out, () if held_out else variants)
+        if one_by_one and rng.random() < SLOW_SHARE:
+            voice = replace(voice, rate=rng.randint(80, 115))
         try:
             heard = utterance(engine, text, voice)
         except RuntimeError as error:  # a voice that is not installed

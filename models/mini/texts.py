@@ -213,6 +213,16 @@ def english_digits(rng: random.Random) -> Text:
     return Text("English", " ".join(words), _with_pauses(words, rng, " ", ", "))
 
 
+def digits_one_by_one(rng: random.Random) -> Text:
+    """One to eight Mandarin or English digits, each said for itself as in a list."""
+    count = rng.choice((1, 1, 1, *range(2, 9)))
+    if rng.random() < 0.6:
+        said = _digits(rng, count)
+        return _chinese(said, "，".join(said) + rng.choice(("", "。")))
+    words = [rng.choice(ENGLISH_DIGITS) for _ in range(count)]
+    return Text("English", " ".join(words), ", ".join(words) + rng.choice(("", ".")))
+
+
 def english_cardinal(value: int, rng: random.Random) -> str:
     """English reading of ``0 <= value < 10**9``; "and" before tens and ones as some speakers have it."""
     if value == 0:
