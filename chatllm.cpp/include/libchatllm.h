@@ -69,7 +69,7 @@ DLL_DECL struct chatllm_obj *API_CALL chatllm_create(void);
  * generating. Once f_end or PRINT_EVT_ASYNC_COMPLETED has begun, the object is no longer generating: it may be
  * destroyed from there, and from another thread (then this waits for that callback to return). Runs of
  * chatllm_asr_submit are cancelled, and their ends told, before this returns; from one of their callbacks it is refused
- * (CHATLLM_ASR_BUSY). */
+ * (CHATLLM_ASR_BUSY). Only those callbacks may still call with the object while this is under way, no other thread. */
 DLL_DECL int API_CALL chatllm_destroy(struct chatllm_obj *obj);
 
 /* One command-line word: "-m", then "model.bin". '-' and '_' are the same inside an option's name.

@@ -29,6 +29,7 @@ class Program;
 // One submitted utterance and what its events said.
 struct Run {
   Program *program = nullptr;
+  struct chatllm_obj *obj = nullptr;
   std::mutex mutex;
   chatllm_asr_run_t *handle = nullptr;
   bool given_back = false;  // chatllm_asr_release has returned
@@ -95,10 +96,10 @@ class Program {
         if (handle != nullptr) chatllm_asr_feed(handle, sound().data(), 800, run->action >= 128);
         break;
       case 3:
-        submit_from_callback();
+        with_first(run, [this](struct chatllm_obj *obj) { submit_from_callback(obj); });
         break;
       case 4:
-        chatllm_abort_generation(objects_[0]);
+        with_first(run, [](struct chatllm_obj *obj) { chatllm_abort_generation(obj); });
         break;
       default:
         break;
@@ -195,10 +196,20 @@ class Program {
     places_[i] = {this, objects_[i]};
   }
 
+  // An object that is being destroyed may be used by the callbacks of its own runs alone.
+  template <class F>
+  void with_first(const Run *run, const F &use) {
+    std::unique_lock<std::mutex> lock(first_, std::defer_lock);
+    if (run->obj != objects_[0] && !lock.try_lock()) return;
+    use(objects_[0]);
+  }
+
   void destroy(int i) {
     struct chatllm_obj *const obj = objects_[i];
     if (obj == nullptr) return;
     join();
+    std::unique_lock<std::mutex> lock(first_, std::defer_lock);
+    if (i == 0) lock.lock();
     for (int waits = 0; chatllm_destroy(obj) == CHATLLM_ASR_BUSY; ++waits) {
       EXPECT(waits < 100000);
       nap();
@@ -261,6 +272,7 @@ class Program {
       runs_.emplace_back();
       run = &runs_.back();
       run->program = this;
+      run->obj = obj;
       run->action = action;
     }
     chatllm_asr_run_t *handle = chatllm_asr_submit(obj, pcm, count, options, event, run);
@@ -274,12 +286,10 @@ class Program {
     return run;
   }
 
-  void submit_from_callback() {
+  void submit_from_callback(struct chatllm_obj *obj) {
     chatllm_asr_options options{};
     options.size = sizeof options;
     options.max_new_tokens = 1;
-    struct chatllm_obj *const obj = objects_[0];
-    if (obj == nullptr) return;
     submit(obj, sound().data(), 1600, &options, 0);
   }
 
@@ -520,6 +530,7 @@ class Program {
   std::atomic<struct chatllm_obj *> objects_[kObjects]{};
   Run *slots_[kRuns] = {};
   std::mutex mutex_;  // of runs_
+  std::mutex first_;  // of the first object's life
   std::deque<Run> runs_;
   std::vector<std::thread> threads_;
   Place places_[kObjects] = {};
