@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 import pytest
+from native_layout import to_native
 
 from qwen3asr_native.errors import ConversionError, ModelFileError
 from qwen3asr_native.files import convert as conversion
@@ -244,6 +247,25 @@ def test_a_file_of_another_kind_is_no_model(tmp_path: Path) -> None:
         quantize(tmp_path / "missing.bin", tmp_path / "out.bin", "q8_0")
 
 
+def _smallest(out: Path, aligner: bool = False) -> Path:
+    return make_checkpoint(
+        out,
+        audio={"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 16, "downsample_hidden_size": 8},
+        text={
+            "vocab_size": 400,
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "head_dim": 16,
+            "intermediate_size": 32,
+        },
+        seed=3,
+        aligner=aligner,
+    )
+
+
+_WRONG = ("missing", None, "x", -1, 0.5, 10**20, [], {})
+
+
 def _fields(part: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, value in part.items():
         yield (*path, name)
@@ -251,8 +273,32 @@ def _fields(part: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from _fields(value, (*path, name))
 
 
+def _places(part: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of the fields; of many that are alike, the first and the last."""
+    yield path
+    items = list(
+        part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    )
+    for name, value in items if len(items) < 20 else (items[0], items[-1]):
+        yield from _places(value, (*path, name))
+
+
+def _with(whole: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    copy = json.loads(json.dumps(whole))
+    part = copy
+    for name in path[:-1]:
+        part = part[name]
+    if value == "missing":
+        del part[path[-1]]
+    else:
+        part[path[-1]] = value
+    return copy
+
+
 def test_every_field_of_a_configuration_that_is_wrong_is_named(tmp_path: Path) -> None:
-    source = make_checkpoint(tmp_path / "hf", text={"vocab_size": 400}, seed=3)
+    source = _smallest(tmp_path / "hf")
     file = source / "config.json"
     good = json.loads(file.read_text())
     refused = set()
@@ -284,3 +330,71 @@ def test_every_field_of_a_configuration_that_is_wrong_is_named(tmp_path: Path) -
         "rope_theta",
         "mrope_section",
     } <= refused
+
+
+@pytest.mark.parametrize("layout", ["original", "native", "native aligner"])
+def test_every_field_of_a_tokenizer_and_a_front_end_that_is_wrong_is_named(
+    layout: str, tmp_path: Path
+) -> None:
+    source = _smallest(tmp_path / "hf", "aligner" in layout)
+    if "native" in layout:
+        source = to_native(source, tmp_path / "native")
+    refused = set()
+    for file in sorted(source.glob("*.json")):
+        if file.name == "config.json":
+            continue
+        good = file.read_text(encoding="utf-8")
+        for path in _places(json.loads(good)):
+            for value in _WRONG:
+                file.write_text(json.dumps(_with(json.loads(good), path, value)), encoding="utf-8")
+                try:
+                    convert(source, tmp_path / "out.bin", "q8_0")
+                except ConversionError as error:
+                    said = str(error)
+                    named = [name for name in path if isinstance(name, str)][-1:]
+                    refused.update(named)
+                    assert (str(file) in said, "Error(" in said) == (True, False), (path, value, said)
+                    # Of what a part contains, what is missed first may be said instead.
+                    assert value in ("missing", None, [], {}) or not named or named[0] in said, (
+                        path,
+                        value,
+                        said,
+                    )
+        file.write_text(good, encoding="utf-8")
+    assert {"content", "hop_length", "n_fft", "feature_size", "!"} <= refused
+    assert ("added_tokens_decoder" if layout == "original" else "id") in refused
+    convert(source, tmp_path / "out.bin", "q8_0")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("vocab.json", '{"\\ud800": 0}', "half of a character"),
+        ("generation_config.json", '{"temperature": NaN}', "NaN is no number"),
+        (
+            "tokenizer_config.json",
+            '{"added_tokens_decoder": {"9": {"content": "\\udfff"}}}',
+            "half of a character",
+        ),
+        ("merges.txt", "#version: 0.2\na b c\n", "merge 0 of merges is 'a b c'"),
+        ("preprocessor_config.json", '{"sampling_rate": 8000}', "sampling_rate is '8000', but this engine"),
+        ("config.json", "[]", "does not describe a Qwen3-ASR model"),
+    ],
+)
+def test_text_and_numbers_that_no_model_file_can_hold_are_refused(
+    file: str, content: str, said: str, tmp_path: Path
+) -> None:
+    source = _smallest(tmp_path / "hf")
+    (source / file).write_text(content, encoding="utf-8")
+    with pytest.raises(ConversionError, match=said) as caught:
+        convert(source, tmp_path / "out.bin", "q8_0")
+    assert str(source / file) in str(caught.value)
+    assert not (tmp_path / "out.bin").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file's name is text")
+def test_a_checkpoint_in_a_folder_whose_name_is_no_text_is_converted(tmp_path: Path) -> None:
+    source = _smallest(tmp_path / "hf")
+    odd = source.rename(tmp_path / os.fsdecode(b"\xffx"))
+    with GgmmFile(convert(odd, tmp_path / "out.bin", "q8_0")) as file:
+        assert file.metadata["model_name"] == "?x"

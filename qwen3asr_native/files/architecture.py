@@ -16,7 +16,8 @@ _MOST_SIZE, _MOST_LAYERS = 1 << 24, 1024
 def is_aligner(config: Mapping[str, Any]) -> bool:
     """Whether ``config`` (a whole ``config.json``) is that of a forced aligner."""
     if is_native(config):
-        return ALIGNER_CLASS in (config.get("architectures") or ())
+        classes = config.get("architectures")
+        return isinstance(classes, list) and ALIGNER_CLASS in classes
     thinker = config.get("thinker_config")
     return isinstance(thinker, Mapping) and "forced_aligner" in str(thinker.get("model_type", ""))
 

@@ -14,13 +14,14 @@ import secrets
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Union
 
 import numpy as np
 
 from ..errors import ConversionError, ModelFileError
-from . import ggmm, native
+from . import ggmm, native, tokens
 from .architecture import head_dim, is_aligner, size, tensor_shapes
 from .output import OutputError, target
 from .quantization import LAYOUTS, Floats, TensorType, dequantize
@@ -54,6 +55,9 @@ _ENCODER_NAMES = {
 _CHUNK_ELEMENTS = (
     1 << 21
 )  # values rounded at a time: the working memory of Q4_K is about 40 times that in bytes
+# Settings of the encoder without a tensor of their size, and the most that the engine takes.
+_WINDOWS = {"encoder_attention_heads": 512, "n_window": 1 << 14, "n_window_infer": 1 << 20}
+_CLASS_MS = (1, 10_000)  # milliseconds of an aligner's time class
 _NO_EXPERTS = (1, -1, -1, -1, 0)
 _RESERVED_INTS = 128
 
@@ -89,17 +93,17 @@ def convert(
     source = _directory(hf_dir)
     main_type = _parse_type(type)
     checkpoint = _open_checkpoint(source)
-    checkpoint.metadata["model_name"] = name or source.resolve().name
+    # A folder's name may be bytes that are no text.
+    checkpoint.metadata["model_name"] = (name or source.resolve().name).encode("utf-8", "replace").decode()
     choose = _type_chooser(main_type, tensor_types)
     planned = [
         _Planned(tensor_name(tensor), shape, choose(tensor_name(tensor), shape), rows)
         for tensor, shape, rows in _checkpoint_tensors(source, checkpoint)
     ]
     tied = all(tensor.name != "lm_head.weight" for tensor in planned)
-    try:
+    with _usable(source / "config.json"):
         configuration = _configuration(checkpoint.config, main_type, tied)
-    except ValueError as error:
-        raise _unusable(source, error) from None
+    _check_rest(source, checkpoint)
     head = ggmm.encode_head(ggmm.encode_metadata(checkpoint.metadata), configuration, checkpoint.vocabulary)
     return _write(Path(out), head, planned, progress)
 
@@ -172,11 +176,21 @@ def tensor_name(name: str) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except UnicodeEncodeError as error:
+        raise ConversionError(
+            f"cannot read {path}: {error.object[error.start : error.end]!a} is half of a character"
+        ) from None
     except RecursionError:
         raise ConversionError(f"cannot read {path}: it is nested too deep for JSON of a checkpoint") from None
     except (OSError, ValueError) as error:
         raise ConversionError(f"cannot read {path}: {error}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 class _Checkpoint(NamedTuple):
@@ -186,6 +200,8 @@ class _Checkpoint(NamedTuple):
     metadata: dict[str, Any]
     vocabulary: bytes
     original_name: Callable[[str], str]  # of a tensor
+    tokens_file: Path  # that says the added tokens
+    front_end_file: Path
 
 
 def _directory(path_or_name: PathLike) -> Path:
@@ -212,43 +228,73 @@ def _require(source: Path, files: Iterable[str]) -> None:
 def _open_checkpoint(source: Path) -> _Checkpoint:
     config = _read_json(source / "config.json") if (source / "config.json").is_file() else None
     in_native_layout = isinstance(config, dict) and native.is_native(config)
-    if not in_native_layout:
+    if config is None or (isinstance(config, dict) and not in_native_layout):
         _require(source, _REQUIRED_FILES)
     if not isinstance(config, dict) or config.get("model_type") != "qwen3_asr":
         raise ConversionError(f"{source / 'config.json'} does not describe a Qwen3-ASR model")
     if in_native_layout:
         return _open_native(source, config)
     metadata = {file: _read_json(source / file) for file in _METADATA_FILES if (source / file).is_file()}
-    return _Checkpoint(config, metadata, _read_vocabulary(source), lambda name: name)
+    return _Checkpoint(
+        config,
+        metadata,
+        _read_vocabulary(source),
+        lambda name: name,
+        source / "tokenizer_config.json",
+        source / "preprocessor_config.json",
+    )
 
 
 def _open_native(source: Path, config: dict[str, Any]) -> _Checkpoint:
     """A checkpoint in the layout of transformers 5."""
     nested = not (source / "preprocessor_config.json").is_file()
-    processor_file = "processor_config.json" if nested else "preprocessor_config.json"
-    _require(source, ("tokenizer.json", "tokenizer_config.json", processor_file))
+    processor_file = source / ("processor_config.json" if nested else "preprocessor_config.json")
+    tokens_file = source / "tokenizer.json"
+    _require(source, (tokens_file.name, "tokenizer_config.json", processor_file.name))
     tokenizer, tokenizer_config, processor = (
-        _read_json(source / file) for file in ("tokenizer.json", "tokenizer_config.json", processor_file)
+        _read_json(file) for file in (tokens_file, source / "tokenizer_config.json", processor_file)
     )
-    classes = _aligner_classes(source) if is_aligner(config) else None
-    try:
+    if not isinstance(tokenizer_config, dict):
+        raise _unusable(source / "tokenizer_config.json", "it is no object")
+    with _usable(processor_file):
+        front_end = tokens.part(processor, "feature_extractor") if nested else processor
+        if not isinstance(front_end, dict):
+            raise ValueError("it is no object")
+        tokens.number(processor, "timestamp_segment_time", *_CLASS_MS)
+    with _usable(tokens_file):
         added = native.added_tokens(tokenizer)
-        ids = {token["content"]: int(number) for number, token in added.items()}
+        ids = tokens.ids_of_added_tokens(added)
+        tokens.check_special(ids, is_aligner(config))
+        vocabulary = _encode_vocabulary(*native.vocabulary(tokenizer), tokens_file)
+    classes = _aligner_classes(source) if is_aligner(config) else None
+    with _usable(source / "config.json"):
         original = native.original_config(config, processor, ids, classes)
-        tokens, merges = native.vocabulary(tokenizer)
-        metadata: dict[str, Any] = {
-            "config.json": original,
-            "tokenizer_config.json": {**tokenizer_config, "added_tokens_decoder": added},
-            "preprocessor_config.json": processor["feature_extractor"] if nested else processor,
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConversionError(
-            f"{source} is not usable: config.json, tokenizer.json or {processor_file} lacks or has {error!r}"
-        ) from None
+    metadata: dict[str, Any] = {
+        "config.json": original,
+        "tokenizer_config.json": {**tokenizer_config, "added_tokens_decoder": added},
+        "preprocessor_config.json": front_end,
+    }
     if (source / "generation_config.json").is_file():
         metadata["generation_config.json"] = _read_json(source / "generation_config.json")
-    vocabulary = _encode_vocabulary(tokens, merges, source / "tokenizer.json")
-    return _Checkpoint(original, metadata, vocabulary, native.tensor_name)
+    return _Checkpoint(original, metadata, vocabulary, native.tensor_name, tokens_file, processor_file)
+
+
+def _check_rest(source: Path, checkpoint: _Checkpoint) -> None:
+    """What no tensor's shape and no number of the configuration depends on, and the engine reads all the same."""
+    thinker = checkpoint.config["thinker_config"]
+    with _usable(source / "config.json"):
+        for name, most in _WINDOWS.items():
+            size(thinker["audio_config"], name, most)
+        tokens.number(thinker["text_config"], "rms_norm_eps", 1e-12, 0.1)
+        tokens.number(checkpoint.config, "timestamp_segment_time", *_CLASS_MS)
+    with _usable(checkpoint.tokens_file):
+        added = tokens.part(checkpoint.metadata["tokenizer_config.json"], "added_tokens_decoder")
+        ids = tokens.ids_of_added_tokens(added)
+        tokens.check_special(ids, is_aligner(checkpoint.config))
+        tokens.check_places(ids, thinker["text_config"]["vocab_size"])
+    with _usable(checkpoint.front_end_file):
+        mel_bins = thinker["audio_config"]["num_mel_bins"]
+        tokens.check_front_end(checkpoint.metadata["preprocessor_config.json"], mel_bins)
 
 
 def _aligner_classes(source: Path) -> int:
@@ -276,8 +322,17 @@ def _shards(source: Path) -> list[Path]:
     return [source / name for name in names]
 
 
-def _unusable(source: Path, error: ValueError) -> ConversionError:
-    return ConversionError(f"{source / 'config.json'} is not usable: {error}")
+def _unusable(file: Path, reason: object) -> ConversionError:
+    return ConversionError(f"{file} is not usable: {reason}")
+
+
+@contextmanager
+def _usable(file: Path) -> Iterator[None]:
+    """What is said to be wrong in the block is wrong in the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise _unusable(file, error) from None
 
 
 def _checkpoint_tensors(
@@ -285,10 +340,8 @@ def _checkpoint_tensors(
 ) -> Iterator[tuple[str, tuple[int, ...], Callable[[int, int], Floats]]]:
     """Name, shape and row reader of every tensor, in the order of the shards; checks that none is missing."""
     config = checkpoint.config
-    try:
+    with _usable(source / "config.json"):
         expected = tensor_shapes(config)
-    except ValueError as error:
-        raise _unusable(source, error) from None
     may_be_missing = set() if is_aligner(config) else {"thinker.lm_head.weight"}
     seen = set()
     for shard in _shards(source):
@@ -355,18 +408,14 @@ def _read_vocabulary(source: Path) -> bytes:
         lines = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise ConversionError(f"cannot read {source / 'merges.txt'}: {error}") from None
-    merges = [line for line in lines if line and not line.startswith("#version")]
+    with _usable(source / "merges.txt"):
+        merges = tokens.merges([line for line in lines if line and not line.startswith("#version")])
     return _encode_vocabulary(vocabulary, merges, source / "vocab.json")
 
 
 def _encode_vocabulary(vocabulary: Any, merges: Sequence[str], file: Path) -> bytes:
-    try:
-        numbered = sorted(vocabulary.values()) == list(range(len(vocabulary)))
-    except (AttributeError, TypeError):
-        numbered = False
-    if not numbered:
-        raise ConversionError(f"{file} does not number its tokens from 0 without gaps")
-    return ggmm.encode_vocabulary(sorted(vocabulary, key=lambda token: int(vocabulary[token])), merges)
+    with _usable(file):
+        return ggmm.encode_vocabulary(tokens.in_order(vocabulary), merges)
 
 
 def _token_id(value: Any) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..languages import NAMES
+from . import tokens
 
 ALIGNER_CLASS = "Qwen3ASRForTokenClassification"
 _PREFIXES = (
@@ -79,16 +80,19 @@ def original_config(
         classes: Rows of an aligner's ``score.weight``; None for a recognizer.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: Something in it has a form that no checkpoint has.
+        ValueError: Something in it has a form that no checkpoint has; it is named.
     """
-    given_audio = dict(config.get("audio_config") or {})
+    given_audio = _given(config, "audio_config")
     for alias, name in _AUDIO_ALIASES.items():
         if name not in given_audio and alias in given_audio:
             given_audio[name] = given_audio[alias]
-    given_text = dict(config.get("text_config") or {})
-    rope = given_text.pop("rope_parameters", None) or {}
+    given_text = _given(config, "text_config")
+    rope = _given(given_text, "rope_parameters")
+    given_text.pop("rope_parameters", None)
     if rope.get("rope_type", "default") != "default":
-        raise ValueError(f"rope_type {rope['rope_type']!r}")
+        raise ValueError(
+            f"rope_type is {tokens.shown(rope['rope_type'])}, which this engine does not compute"
+        )
     text = {**_TEXT_DEFAULTS, **given_text}
     text.setdefault("rope_theta", rope.get("rope_theta", 1_000_000))
     text["bos_token_id"], text["eos_token_id"] = added["<|endoftext|>"], added["<|im_end|>"]
@@ -117,16 +121,28 @@ def original_config(
     return original
 
 
-def added_tokens(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
-    """``added_tokens_decoder`` of a ``tokenizer.json``."""
-    return {
-        str(token["id"]): {name: value for name, value in token.items() if name != "id"}
-        for token in tokenizer["added_tokens"]
-    }
+def added_tokens(tokenizer: Any) -> dict[str, Any]:
+    """``added_tokens_decoder`` of a ``tokenizer.json``. Raises ``ValueError``, which names what is wrong."""
+    decoder = {}
+    for place, token in enumerate(tokens.part(tokenizer, "added_tokens", list)):
+        number = token.get("id") if isinstance(token, Mapping) else None
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 31:
+            raise ValueError(f"token {place} of added_tokens has no whole number as its id")
+        if not isinstance(token.get("content"), str):
+            raise ValueError(f"token {place} of added_tokens has no text as its content")
+        decoder[str(number)] = {name: value for name, value in token.items() if name != "id"}
+    return decoder
 
 
-def vocabulary(tokenizer: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """Ids of the base tokens, and the merges as ``left right``, of a ``tokenizer.json``."""
-    model = tokenizer["model"]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    return dict(model["vocab"]), merges
+def vocabulary(tokenizer: Any) -> tuple[dict[str, int], list[str]]:
+    """Ids of the base tokens, and the merges as ``left right``, of a ``tokenizer.json``.
+
+    Raises ``ValueError``, which names what is wrong.
+    """
+    model = tokens.part(tokenizer, "model")
+    return dict(tokens.part(model, "vocab")), tokens.merges(tokens.part(model, "merges", list))
+
+
+def _given(whole: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A copy of a part that may be missing or null. Raises ``ValueError``, which names it, when it is no object."""
+    return {} if whole.get(name) is None else dict(tokens.part(whole, name))
