@@ -617,7 +617,7 @@ TEST(sgemm_with_strides) {
 TEST(attention_over_the_cache) {
   for (const Kernels *k : test::kernel_sets())
     for (const int dim : {2, 6, 8, 16, 50, 64, 96, 128})
-      for (const int count : {1, 2, 7, 16, 33, 64})
+      for (const int count : {1, 2, 7, 16, 33, 64, 100})
         for (const int heads : {1, 2, 3}) {
           Random random(static_cast<uint64_t>(dim * 100 + count));
           const size_t d = static_cast<size_t>(dim), positions = static_cast<size_t>(count),
@@ -625,36 +625,55 @@ TEST(attention_over_the_cache) {
           const auto keys = random.normals(positions * d), values = random.normals(positions * d),
                      q = random.normals(h * d), p = random.normals(h * stride);
           // What was never stored holds infinities: it must not reach the positions in use.
-          std::vector<uint8_t> key_cache(padded * d * k->kv_bytes + 1, 0x7C),
-              value_cache(positions * d * k->kv_bytes + 1, 0xAB);
+          const size_t key_block = static_cast<size_t>(k->kv_key_bytes(dim)),
+                       value_block = static_cast<size_t>(k->kv_value_bytes(dim)), blocks = (positions + 63) / 64;
+          std::vector<uint8_t> key_cache(blocks * key_block + 1, 0x7C), value_cache(blocks * value_block + 1, 0x7C);
+          std::vector<float> near_keys(positions * d), near_values(positions * d), tile(d * 16);
           for (size_t i = 0; i < positions; ++i) {
-            k->key_store(keys.data() + i * d, dim, static_cast<int64_t>(i), key_cache.data());
-            k->kv_store(values.data() + i * d, dim, value_cache.data() + i * d * k->kv_bytes);
+            const int64_t at = static_cast<int64_t>(i % 64);
+            uint8_t *key_at = key_cache.data() + i / 64 * key_block,
+                    *value_at = value_cache.data() + i / 64 * value_block;
+            k->key_store(keys.data() + i * d, dim, at, key_at);
+            k->value_store(values.data() + i * d, dim, at, value_at);
+            k->value_load(value_at, dim, at, near_values.data() + i * d);
+            k->key_load(key_at, dim, at / 16, tile.data(), 16);
+            for (size_t j = 0; j < d; ++j) near_keys[i * d + j] = tile[j * 16 + i % 16];
           }
           CHECK_EQ(key_cache.back(), 0x7C);
-          CHECK_EQ(value_cache.back(), 0xAB);
-          auto stored = [&](float x) { return k->kv_bytes == 4 ? x : half_to_float(float_to_half(x)); };
-          std::vector<float> back(d), lanes(16), scores(h * stride, kUntouched), sum(h * d + 1, 1.0f);
-          k->kv_load(value_cache.data() + (positions - 1) * d * k->kv_bytes, dim, back.data());
-          for (size_t j = 0; j < d; ++j) CHECK_EQ(back[j], stored(values[(positions - 1) * d + j]));
-          k->kv_load(key_cache.data() + (d - 1) * 16 * k->kv_bytes, 16, lanes.data());
-          CHECK_EQ(lanes[0], stored(keys[d - 1]));
-
-          k->kv_scores(q.data(), heads, key_cache.data(), count, dim, 0.25f, scores.data(),
-                       static_cast<int64_t>(stride), heads == 2 ? key_cache.data() : nullptr);
-          k->kv_accumulate(p.data(), heads, static_cast<int64_t>(stride), value_cache.data(), count, dim, sum.data(),
-                           heads == 2 ? value_cache.data() : nullptr);
+          CHECK_EQ(value_cache.back(), 0x7C);
+          // A byte of the largest of its group: half a step, and the scale's own rounding.
+          auto check_rounding = [&](const std::vector<float> &exact, const std::vector<float> &near, size_t group) {
+            for (size_t i = 0; i < exact.size(); ++i) {
+              const size_t row = i / d * d, first = row + (i - row) / group * group;
+              float top = 0;
+              for (size_t j = first; j < std::min(row + d, first + group); ++j)
+                top = std::max(top, std::fabs(exact[j]));
+              CHECK_NEAR(near[i], exact[i], k == &kGenericKernels ? 0 : top * (0.5 / 127 + 1.0 / 1024));
+            }
+          };
+          check_rounding(keys, near_keys, kKeyGroup);
+          check_rounding(values, near_values, d);
+          std::vector<float> scores(h * stride, kUntouched), sum(h * d + 1, 1.0f);
+          for (size_t i = 0; i < positions; i += 64) {
+            const int64_t some = static_cast<int64_t>(std::min<size_t>(64, positions - i));
+            const bool fetch = heads == 2;
+            k->kv_scores(q.data(), heads, key_cache.data() + i / 64 * key_block, some, dim, 0.25f, scores.data() + i,
+                         static_cast<int64_t>(stride), fetch ? key_cache.data() : nullptr);
+            k->kv_accumulate(p.data() + i, heads, static_cast<int64_t>(stride),
+                             value_cache.data() + i / 64 * value_block, some, dim, sum.data(),
+                             fetch ? value_cache.data() : nullptr);
+          }
           for (size_t head = 0; head < h; ++head) {
             for (size_t i = 0; i < positions; ++i) {
               double dot = 0;
-              for (size_t j = 0; j < d; ++j) dot += static_cast<double>(q[head * d + j]) * stored(keys[i * d + j]);
+              for (size_t j = 0; j < d; ++j) dot += static_cast<double>(q[head * d + j]) * near_keys[i * d + j];
               CHECK_NEAR(scores[head * stride + i], 0.25 * dot, 1e-5 * std::sqrt(static_cast<double>(dim)));
             }
             for (size_t i = padded; i < stride; ++i) CHECK_EQ(scores[head * stride + i], kUntouched);
             for (size_t j = 0; j < d; ++j) {
               double expected = 1;
               for (size_t i = 0; i < positions; ++i)
-                expected += static_cast<double>(p[head * stride + i]) * stored(values[i * d + j]);
+                expected += static_cast<double>(p[head * stride + i]) * near_values[i * d + j];
               CHECK_NEAR(sum[head * d + j], expected, 1e-5 * std::sqrt(static_cast<double>(count)) * 3);
             }
           }

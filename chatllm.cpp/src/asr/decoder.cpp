@@ -28,7 +28,9 @@ Decoder::Decoder(const Model &model, Products &products)
 }
 
 Sequence Decoder::sequence() {
-  return Sequence(KvCache(config_.layers, config_.kv_heads, config_.head_dim, products_.kernels().kv_bytes, &spare_));
+  const Kernels &kernels = products_.kernels();
+  return Sequence(KvCache(config_.layers, config_.kv_heads, kernels.kv_key_bytes(config_.head_dim),
+                          kernels.kv_value_bytes(config_.head_dim), &spare_));
 }
 
 void Decoder::release() {
@@ -70,7 +72,8 @@ void Decoder::rotate_and_store(int64_t layer, int64_t row_number, KvCache &cache
   for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) rotate(row + h * dim, weights.q_norm);
   rotate(key, weights.k_norm);
   kernels.key_store(key, dim, position % KvCache::kBlock, cache.keys(layer, kv_head, position));
-  kernels.kv_store(key + config_.kv_heads * dim, dim, cache.values(layer, kv_head, position));
+  kernels.value_store(key + config_.kv_heads * dim, dim, position % KvCache::kBlock,
+                      cache.values(layer, kv_head, position));
 }
 
 void Decoder::attend_row(int64_t layer, int64_t row, KvCache &cache, int64_t seen, int64_t kv_head, float *out,
@@ -110,14 +113,10 @@ void Decoder::attend_block(int64_t layer, const Block &block) {
   products_.pool().run(config_.kv_heads, [&](int64_t kv, int) {
     HeadMemory &head = memory[static_cast<size_t>(kv)];
     head.place(heads_.data() + head_floats * static_cast<size_t>(kv), end, dim);
-    const size_t keys16 = static_cast<size_t>(16 * dim) * kernels.kv_bytes;
-    for (int64_t p = 0; p < end; p += 16) {
-      const uint8_t *keys = cache.keys(layer, kv, p) + static_cast<size_t>(p % KvCache::kBlock / 16) * keys16;
-      for (int64_t j = 0; j < dim; ++j)
-        kernels.kv_load(keys + static_cast<size_t>(16 * j) * kernels.kv_bytes, 16,
-                        head.keys + j * head.key_stride() + p);
-    }
-    for (int64_t p = 0; p < end; ++p) kernels.kv_load(cache.values(layer, kv, p), dim, head.value(p));
+    for (int64_t p = 0; p < end; p += 16)
+      kernels.key_load(cache.keys(layer, kv, p), dim, p % KvCache::kBlock / 16, head.keys + p, head.key_stride());
+    for (int64_t p = 0; p < end; ++p)
+      kernels.value_load(cache.values(layer, kv, p), dim, p % KvCache::kBlock, head.value(p));
     head.clear_padding();
   });
   const int64_t blocks = (block.count + kQueryBlock - 1) / kQueryBlock;

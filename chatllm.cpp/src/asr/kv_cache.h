@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "nn/kernels.h"
 
 namespace chatllm {
 
@@ -30,14 +31,16 @@ class KvBlocks {
 
 class KvCache {
  public:
-  static constexpr int64_t kBlock = 64;  // positions
+  static constexpr int64_t kBlock = kKvBlock;  // positions
 
-  KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, size_t element_bytes, KvBlocks *spare = nullptr)
+  // head_keys, head_values: bytes of a block's keys and values of one head.
+  KvCache(int64_t layers, int64_t kv_heads, int64_t head_keys, int64_t head_values, KvBlocks *spare = nullptr)
       : spare_(spare),
-        kv_heads_(kv_heads),
-        head_bytes_(static_cast<size_t>(kBlock * head_dim) * element_bytes),
-        position_bytes_(static_cast<size_t>(head_dim) * element_bytes),
-        block_bytes_(static_cast<size_t>(layers * 2 * kv_heads) * head_bytes_) {}
+        kv_heads_(static_cast<size_t>(kv_heads)),
+        head_keys_(static_cast<size_t>(head_keys)),
+        head_values_(static_cast<size_t>(head_values)),
+        layer_bytes_(kv_heads_ * (head_keys_ + head_values_)),
+        block_bytes_(static_cast<size_t>(layers) * layer_bytes_) {}
 
   // Makes room for `positions`; throws std::bad_alloc and keeps what there was.
   void reserve(int64_t positions) {
@@ -54,24 +57,23 @@ class KvCache {
     blocks_.shrink_to_fit();
   }
 
-  // Keys of the block that holds `position`: [kBlock / 16][head_dim][16] elements.
-  uint8_t *keys(int64_t layer, int64_t head, int64_t position) { return block(layer, 0, head, position); }
-  // Values of that block, [kBlock][head_dim] elements, from `position` on.
+  // A head's keys, and values, of the block that holds `position`.
+  uint8_t *keys(int64_t layer, int64_t head, int64_t position) {
+    return this->layer(layer, position) + static_cast<size_t>(head) * head_keys_;
+  }
   uint8_t *values(int64_t layer, int64_t head, int64_t position) {
-    return block(layer, 1, head, position) + static_cast<size_t>(position % kBlock) * position_bytes_;
+    return this->layer(layer, position) + kv_heads_ * head_keys_ + static_cast<size_t>(head) * head_values_;
   }
   // Bytes of a position, all layers together.
   size_t position_bytes() const { return block_bytes_ / kBlock; }
 
  private:
-  uint8_t *block(int64_t layer, int64_t kind, int64_t head, int64_t position) {
-    return blocks_[static_cast<size_t>(position / kBlock)].data() +
-           static_cast<size_t>((layer * 2 + kind) * kv_heads_ + head) * head_bytes_;
+  uint8_t *layer(int64_t layer, int64_t position) {
+    return blocks_[static_cast<size_t>(position / kBlock)].data() + static_cast<size_t>(layer) * layer_bytes_;
   }
 
   KvBlocks *spare_;
-  int64_t kv_heads_;
-  size_t head_bytes_, position_bytes_, block_bytes_;
+  size_t kv_heads_, head_keys_, head_values_, layer_bytes_, block_bytes_;
   std::vector<Buffer<uint8_t>> blocks_;
 };
 

@@ -19,10 +19,11 @@ struct V {
   static V set(float x) { return {_mm256_set1_ps(x)}; }
   static V zero() { return {_mm256_setzero_ps()}; }
   void store(float *p) const { _mm256_storeu_ps(p, v); }
-  void store_half(uint16_t *p) const {
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
 };
+inline void load_bytes(const int8_t *p, V *out) {  // sixteen
+  for (int i = 0; i < 2; ++i)
+    out[i] = {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p + 8 * i))))};
+}
 inline V operator+(V a, V b) {
   return {_mm256_add_ps(a.v, b.v)};
 }

@@ -20,11 +20,10 @@ struct V {
   static V set(float x) { return {_mm512_set1_ps(x)}; }
   static V zero() { return {_mm512_setzero_ps()}; }
   void store(float *p) const { _mm512_storeu_ps(p, v); }
-  void store_half(uint16_t *p) const {
-    _mm256_storeu_si256(reinterpret_cast<__m256i *>(p),
-                        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
 };
+inline void load_bytes(const int8_t *p, V *out) {  // sixteen
+  out[0] = {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))))};
+}
 inline V operator+(V a, V b) {
   return {_mm512_add_ps(a.v, b.v)};
 }

@@ -1,6 +1,6 @@
 // Float kernels written once over a vector type `V` of W lanes; included by each instruction set inside its own
 // namespace. V has: load, store, set, zero, fma(a, b, c) = a b + c, + - * /, max, min, round_to_int scaled by 2^n
-// (exp2i), reduce_add, reduce_max, load_half, store_half.
+// (exp2i), reduce_add, reduce_max, load_half; load_bytes reads sixteen int8 into 16 / W vectors.
 
 // f(0), ..., f(N - 1) with constant arguments: what is indexed by them stays in registers, which unrolled loops do not
 // promise.
@@ -149,116 +149,197 @@ inline void rms_norm(const float *x, const float *weight, float eps, int64_t n, 
   for (; i < n; ++i) out[i] = x[i] * scale * weight[i];
 }
 
-inline void kv_store(const float *x, int64_t n, void *out) {
-  uint16_t *half = static_cast<uint16_t *>(out);
-  int64_t i = 0;
-  for (; i + W <= n; i += W) V::load(x + i).store_half(half + i);
-  for (; i < n; ++i) half[i] = float_to_half(x[i]);
-}
+// ---- Keys and values in bytes: see KvLayout in kernels.h. ----
 
-inline void kv_load(const void *x, int64_t n, float *out) {
-  const uint16_t *half = static_cast<const uint16_t *>(x);
-  int64_t i = 0;
-  for (; i + W <= n; i += W) V::load_half(half + i).store(out + i);
-  for (; i < n; ++i) out[i] = half_to_float(half[i]);
-}
-
-inline void key_store(const float *x, int64_t dim, int64_t position, void *keys) {
-  uint16_t *target = static_cast<uint16_t *>(keys) + position / 16 * 16 * dim + position % 16;
-  uint16_t half[W];
-  int64_t i = 0;
-  for (; i + W <= dim; i += W) {
-    V::load(x + i).store_half(half);
-    for (int j = 0; j < W; ++j) target[(i + j) * 16] = half[j];
+// d for values of at most `top`, as it is kept, and 1/d; 0 where all are 0.
+struct ByteScale {
+  uint16_t half;
+  float inverse;
+  explicit ByteScale(float top) : half(float_to_half(top / 127)) {
+    const float d = half_to_float(half);
+    inverse = d > 0 ? 1 / d : 0;
   }
-  for (; i < dim; ++i) target[i * 16] = float_to_half(x[i]);
+};
+
+inline int8_t to_byte(float scaled) {  // not a number: any
+  const float bounded = scaled < 127.0f ? (scaled > -127.0f ? scaled : -127.0f) : 127.0f;
+  return static_cast<int8_t>(static_cast<int>(bounded + (bounded < 0 ? -0.5f : 0.5f)));
+}
+
+inline float top_of(const float *x, int64_t n) {
+  V vector = V::zero();
+  int64_t i = 0;
+  for (; i + W <= n; i += W) vector = max(vector, abs(V::load(x + i)));
+  float top = reduce_max(vector);
+  for (; i < n; ++i) top = std::max(top, std::fabs(x[i]));
+  return top;
+}
+
+inline void key_store(const float *x, int64_t dim, int64_t position, void *block) {
+  uint8_t *group = static_cast<uint8_t *>(block) + position / 16 * kv_key_tile_bytes(dim);
+  const int64_t lane = position % 16;
+  for (int64_t i = 0; i < dim; i += kKeyGroup) {
+    const int64_t n = dim - i < kKeyGroup ? dim - i : kKeyGroup;
+    const ByteScale scale(top_of(x + i, n));
+    reinterpret_cast<uint16_t *>(group)[lane] = scale.half;
+    int8_t bytes[kKeyGroup];
+    for (int64_t j = 0; j < n; ++j) bytes[j] = to_byte(x[i + j] * scale.inverse);
+    int8_t *target = reinterpret_cast<int8_t *>(group + kKeyScaleBytes) + lane;
+    for (int64_t j = 0; j < n; ++j) target[j * 16] = bytes[j];
+    group += kKeyScaleBytes + n * 16;
+  }
+}
+
+inline void value_store(const float *x, int64_t dim, int64_t position, void *block) {
+  const ByteScale scale(top_of(x, dim));
+  static_cast<uint16_t *>(block)[position] = scale.half;
+  int8_t *target = kv_values(block) + position * dim;
+  for (int64_t i = 0; i < dim; ++i) target[i] = to_byte(x[i] * scale.inverse);
+}
+
+constexpr int kSixteen = 16 / W;  // vectors of sixteen elements
+
+inline void key_load(const void *block, int64_t dim, int64_t tile, float *out, int64_t stride) {
+  const uint8_t *group = static_cast<const uint8_t *>(block) + tile * kv_key_tile_bytes(dim);
+  for (int64_t i = 0; i < dim; i += kKeyGroup) {
+    const int64_t n = dim - i < kKeyGroup ? dim - i : kKeyGroup;
+    const uint16_t *scales = reinterpret_cast<const uint16_t *>(group);
+    const int8_t *keys = reinterpret_cast<const int8_t *>(group + kKeyScaleBytes);
+    V scale[kSixteen];
+    each<kSixteen>([&](auto c) { scale[c] = V::load_half(scales + c * W); });
+    for (int64_t j = 0; j < n; ++j) {
+      V key[kSixteen];
+      load_bytes(keys + j * 16, key);
+      each<kSixteen>([&](auto c) { (key[c] * scale[c]).store(out + (i + j) * stride + c * W); });
+    }
+    group += kKeyScaleBytes + n * 16;
+  }
+}
+
+inline void value_load(const void *block, int64_t dim, int64_t position, float *out) {
+  const float d = half_to_float(static_cast<const uint16_t *>(block)[position]);
+  const int8_t *values = kv_values(block) + position * dim;
+  int64_t i = 0;
+  for (; i + 16 <= dim; i += 16) {
+    V value[kSixteen];
+    load_bytes(values + i, value);
+    each<kSixteen>([&](auto c) { (value[c] * V::set(d)).store(out + i + c * W); });
+  }
+  for (; i < dim; ++i) out[i] = static_cast<float>(values[i]) * d;
 }
 
 constexpr int64_t kFetchBytes = 1024;  // that attention reads ahead
 
-// C vectors of positions times H queries: per input C loads and conversions serve C H multiply-adds. `next` is what is
-// read after these keys.
-template <int C, int H>
-inline void kv_scores_tile(const float *q, const uint16_t *keys, int64_t dim, V scale, float *scores, int64_t stride,
-                           const uint16_t *next) {
-  constexpr int64_t kAheadInputs = kFetchBytes / 32;
+// T tiles of sixteen positions times H queries: what is loaded and converted serves H multiply-adds. A group's sums get
+// its scales at its end. `next` is what is read after these keys.
+template <int T, int H>
+inline void kv_scores_tiles(const float *q, const uint8_t *tiles, int64_t dim, V scale, float *scores, int64_t stride,
+                            const uint8_t *next) {
+  constexpr int C = T * kSixteen;
+  const int64_t tile_bytes = kv_key_tile_bytes(dim);
   V sum[C * H];
   each<C * H>([&](auto i) { sum[i] = V::zero(); });
-  for (int64_t i = 0; i < dim; ++i) {
-    if (next != nullptr && i % 2 == 0) {  // a line of each interleaved block
-      const int64_t at = i + kAheadInputs;
-      const uint16_t *ahead = at < dim ? keys + at * 16 : next + (at - dim) * 16;
-      for (int64_t block = 0; block < C * W / 16; ++block) prefetch(ahead + block * dim * 16);
+  int64_t at = 0;  // bytes into each tile
+  for (int64_t i = 0; i < dim; i += kKeyGroup) {
+    const int64_t n = dim - i < kKeyGroup ? dim - i : kKeyGroup;
+    V part[C * H];
+    each<C * H>([&](auto j) { part[j] = V::zero(); });
+    for (int64_t j = 0; j < n; ++j) {
+      if (next != nullptr && j % 4 == 0) {  // a line of each tile
+        const int64_t far = at + j * 16 + kFetchBytes;
+        const uint8_t *ahead = far < tile_bytes ? tiles + far : next + (far - tile_bytes);
+        for (int64_t tile = 0; tile < T; ++tile) prefetch(ahead + tile * tile_bytes);
+      }
+      V key[C];
+      each<T>([&](auto t) {
+        load_bytes(reinterpret_cast<const int8_t *>(tiles + t * tile_bytes + at + kKeyScaleBytes + j * 16),
+                   key + t * kSixteen);
+      });
+      each<H>([&](auto h) {
+        const V factor = V::set(q[h * dim + i + j]);
+        each<C>([&](auto c) { part[h * C + c] = fma(factor, key[c], part[h * C + c]); });
+      });
     }
-    V key[C];
-    each<C>([&](auto c) { key[c] = V::load_half(keys + (c * W / 16 * dim + i) * 16 + c * W % 16); });
-    each<H>([&](auto h) {
-      const V factor = V::set(q[h * dim + i]);
-      each<C>([&](auto c) { sum[h * C + c] = fma(factor, key[c], sum[h * C + c]); });
+    each<C>([&](auto c) {
+      const V d =
+          V::load_half(reinterpret_cast<const uint16_t *>(tiles + c / kSixteen * tile_bytes + at) + c % kSixteen * W);
+      each<H>([&](auto h) { sum[h * C + c] = fma(part[h * C + c], d, sum[h * C + c]); });
     });
+    at += kKeyScaleBytes + n * 16;
   }
   each<H>([&](auto h) { each<C>([&](auto c) { (sum[h * C + c] * scale).store(scores + h * stride + c * W); }); });
 }
 
-inline void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale,
+inline void kv_scores(const float *q, int64_t heads, const void *block, int64_t count, int64_t dim, float scale,
                       float *scores, int64_t stride, const void *next) {
-  constexpr int kFew = 16 / W, kMany = 4 > kFew ? 4 : kFew;  // vectors: at least sixteen positions
-  const uint16_t *keys = static_cast<const uint16_t *>(k);
+  constexpr int kMany = W >= 16 ? 4 : W >= 8 ? 2 : 1;  // tiles
+  const int64_t tile_bytes = kv_key_tile_bytes(dim);
   const V factor = V::set(scale);
-  auto positions = [&](auto vectors, int64_t p) {
-    const uint16_t *tile = keys + p * dim;
-    const uint16_t *ahead = p + vectors * W < count ? tile + vectors * W * dim : static_cast<const uint16_t *>(next);
+  auto positions = [&](auto tiles, int64_t p) {
+    const uint8_t *keys = static_cast<const uint8_t *>(block) + p / 16 * tile_bytes;
+    const uint8_t *ahead = p + tiles * 16 < count ? keys + tiles * tile_bytes : static_cast<const uint8_t *>(next);
     int64_t h = 0;
     for (; h + 2 <= heads; h += 2, ahead = nullptr)
-      kv_scores_tile<vectors, 2>(q + h * dim, tile, dim, factor, scores + h * stride + p, stride, ahead);
-    if (h < heads) kv_scores_tile<vectors, 1>(q + h * dim, tile, dim, factor, scores + h * stride + p, stride, ahead);
+      kv_scores_tiles<tiles, 2>(q + h * dim, keys, dim, factor, scores + h * stride + p, stride, ahead);
+    if (h < heads) kv_scores_tiles<tiles, 1>(q + h * dim, keys, dim, factor, scores + h * stride + p, stride, ahead);
   };
   int64_t p = 0;
-  for (; p + kMany * W <= count; p += kMany * W) positions(std::integral_constant<int, kMany>{}, p);
-  for (; p < count; p += 16) positions(std::integral_constant<int, kFew>{}, p);
+  for (; p + kMany * 16 <= count; p += kMany * 16) positions(std::integral_constant<int, kMany>{}, p);
+  for (; p < count; p += 16) positions(std::integral_constant<int, 1>{}, p);
 }
 
-// C vectors of H outputs stay in registers over all positions: C loads and conversions serve C H multiply-adds.
-template <int C, int H>
-inline void kv_accumulate_tile(const float *p, int64_t stride, const uint16_t *values, int64_t count, int64_t dim,
-                               float *out, const uint16_t *next) {
+// S times sixteen outputs of H queries stay in registers over all positions; weights[H][kKvBlock] are the
+// probabilities times the values' scales.
+template <int S, int H>
+inline void kv_accumulate_tile(const float *weights, const int8_t *values, int64_t count, int64_t dim, float *out,
+                               const int8_t *next) {
+  constexpr int C = S * kSixteen;
   V sum[C * H];
   each<H>([&](auto h) { each<C>([&](auto c) { sum[h * C + c] = V::load(out + h * dim + c * W); }); });
-  const int64_t rows_ahead = kFetchBytes / (2 * dim) + 1;
+  const int64_t rows_ahead = kFetchBytes / dim + 1;
   for (int64_t t = 0; t < count; ++t) {
     if (next != nullptr) {
       const int64_t at = t + rows_ahead;
-      const uint16_t *ahead = at < count ? values + at * dim : next + (at - count) * dim;
-      for (int64_t line = 0; line < dim; line += 32) prefetch(ahead + line);
+      const int8_t *ahead = at < count ? values + at * dim : next + (at - count) * dim;
+      for (int64_t line = 0; line < dim; line += 64) prefetch(ahead + line);
     }
     V value[C];
-    each<C>([&](auto c) { value[c] = V::load_half(values + t * dim + c * W); });
+    each<S>([&](auto i) { load_bytes(values + t * dim + i * 16, value + i * kSixteen); });
     each<H>([&](auto h) {
-      const V weight = V::set(p[h * stride + t]);
+      const V weight = V::set(weights[h * kKvBlock + t]);
       each<C>([&](auto c) { sum[h * C + c] = fma(weight, value[c], sum[h * C + c]); });
     });
   }
   each<H>([&](auto h) { each<C>([&](auto c) { sum[h * C + c].store(out + h * dim + c * W); }); });
 }
 
-inline void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
+inline void kv_accumulate(const float *p, int64_t heads, int64_t stride, const void *block, int64_t count, int64_t dim,
                           float *out, const void *next) {
-  constexpr int kMost = W == 16 ? 8 : 4;  // vectors whose sums for two queries fit the registers
-  const uint16_t *values = static_cast<const uint16_t *>(v);
-  auto columns = [&](auto vectors, int64_t i) {
-    const uint16_t *ahead = i == 0 ? static_cast<const uint16_t *>(next) : nullptr;
-    int64_t h = 0;
-    for (; h + 2 <= heads; h += 2, ahead = nullptr)
-      kv_accumulate_tile<vectors, 2>(p + h * stride, stride, values + i, count, dim, out + h * dim + i, ahead);
-    if (h < heads)
-      kv_accumulate_tile<vectors, 1>(p + h * stride, stride, values + i, count, dim, out + h * dim + i, ahead);
-  };
-  int64_t i = 0;
-  for (; i + kMost * W <= dim; i += kMost * W) columns(std::integral_constant<int, kMost>{}, i);
-  for (; i + W <= dim; i += W) columns(std::integral_constant<int, 1>{}, i);
-  for (; i < dim; ++i)
-    for (int64_t h = 0; h < heads; ++h)
-      for (int64_t t = 0; t < count; ++t) out[h * dim + i] += p[h * stride + t] * half_to_float(values[t * dim + i]);
+  constexpr int kMost = W == 16 ? 8 : W == 8 ? 2 : 1;  // sixteens whose sums for two queries fit the registers
+  const uint16_t *scales = static_cast<const uint16_t *>(block);
+  const int8_t *values = kv_values(block);
+  for (int64_t h = 0; h < heads; h += 2) {
+    const bool both = h + 2 <= heads;
+    float weights[2 * kKvBlock];
+    for (int64_t i = 0; i < (both ? 2 : 1); ++i)
+      for (int64_t t = 0; t < count; t += W)
+        (V::load(p + (h + i) * stride + t) * V::load_half(scales + t)).store(weights + i * kKvBlock + t);
+    float *sums = out + h * dim;
+    auto columns = [&](auto sixteens, int64_t i) {
+      const int8_t *ahead = i == 0 && h == 0 ? static_cast<const int8_t *>(next) : nullptr;
+      if (both)
+        kv_accumulate_tile<sixteens, 2>(weights, values + i, count, dim, sums + i, ahead);
+      else
+        kv_accumulate_tile<sixteens, 1>(weights, values + i, count, dim, sums + i, ahead);
+    };
+    int64_t i = 0;
+    for (; i + kMost * 16 <= dim; i += kMost * 16) columns(std::integral_constant<int, kMost>{}, i);
+    for (; i + 16 <= dim; i += 16) columns(std::integral_constant<int, 1>{}, i);
+    for (; i < dim; ++i)
+      for (int64_t head = 0; head < (both ? 2 : 1); ++head)
+        for (int64_t t = 0; t < count; ++t)
+          sums[head * dim + i] += weights[head * kKvBlock + t] * static_cast<float>(values[t * dim + i]);
+  }
 }
 
 // Rotary positions: (x[i], x[i + half]) turned by the angle with this cosine and sine.

@@ -117,6 +117,26 @@ constexpr size_t int8_group_bytes(int tokens) {
   return static_cast<size_t>(whole_pairs(tokens)) * (kGroup + 12);
 }
 
+// The KV cache in blocks of positions. Keys are interleaved by 16 positions, so that scores of neighbouring positions
+// lie in one vector; values follow each other. generic: float32, keys [kKvBlock / 16][dim][16], values [kKvBlock][dim].
+// The other sets: int8 with fp16 scales d, x = q d, q within 127. A key has a scale for each 32 inputs, because some of
+// its inputs may be many times as large as others: [kKvBlock / 16][dim / 32]{d[16], q[32][16]}. A value has one:
+// d[kKvBlock], q[kKvBlock][dim].
+constexpr int64_t kKvBlock = 64, kKeyGroup = 32, kKeyScaleBytes = 16 * sizeof(uint16_t);
+
+constexpr int64_t kv_key_tile_bytes(int64_t dim) {
+  return (dim + kKeyGroup - 1) / kKeyGroup * kKeyScaleBytes + 16 * dim;
+}
+constexpr int64_t kv_value_scale_bytes() {
+  return kKvBlock * static_cast<int64_t>(sizeof(uint16_t));
+}
+inline int8_t *kv_values(void *block) {
+  return static_cast<int8_t *>(block) + kv_value_scale_bytes();
+}
+inline const int8_t *kv_values(const void *block) {
+  return static_cast<const int8_t *>(block) + kv_value_scale_bytes();
+}
+
 struct Kernels {
   const char *name;
   int tile_tokens;  // T; 0: products work on unpacked rows (generic)
@@ -171,18 +191,20 @@ struct Kernels {
   float (*max)(const float *x, int64_t n);
   double (*sum_exp)(const float *x, int64_t n, float subtract);  // sum of exp(x - subtract)
 
-  // KV cache elements: float32 (generic) or fp16. Keys are interleaved by 16 positions, [count / 16][dim][16], so that
-  // scores of neighbouring positions lie in one vector; values are [count][dim].
-  size_t kv_bytes;
-  void (*kv_store)(const float *x, int64_t n, void *out);
-  void (*kv_load)(const void *x, int64_t n, float *out);
-  void (*key_store)(const float *x, int64_t dim, int64_t position, void *keys);
+  // The KV cache: blocks of kKvBlock positions of one head; what is in one is told below. store and load: one
+  // position's `dim` values, rounded to bytes and back; key_load: sixteen positions, [dim][stride].
+  int64_t (*kv_key_bytes)(int64_t dim);
+  int64_t (*kv_value_bytes)(int64_t dim);
+  void (*key_store)(const float *x, int64_t dim, int64_t position, void *block);
+  void (*value_store)(const float *x, int64_t dim, int64_t position, void *block);
+  void (*key_load)(const void *block, int64_t dim, int64_t tile, float *out, int64_t stride);
+  void (*value_load)(const void *block, int64_t dim, int64_t position, float *out);
   // For `heads` queries q[h][dim] that share keys and values (GQA): scores[h * stride + i] = scale * dot(q[h], k[i]),
-  // written up to a multiple of 16 positions;  out[h][dim] += sum_i p[h * stride + i] v[i]. Meanwhile `count` positions
-  // at `next`, which will be read after these, are fetched; it may be null.
-  void (*kv_scores)(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale,
+  // written up to a multiple of 16 positions;  out[h][dim] += sum_i p[h * stride + i] v[i], where p is read up to a
+  // multiple of 16. Meanwhile the block `next`, which will be read after this one, is fetched; it may be null.
+  void (*kv_scores)(const float *q, int64_t heads, const void *block, int64_t count, int64_t dim, float scale,
                     float *scores, int64_t stride, const void *next);
-  void (*kv_accumulate)(const float *p, int64_t heads, int64_t stride, const void *v, int64_t count, int64_t dim,
+  void (*kv_accumulate)(const float *p, int64_t heads, int64_t stride, const void *block, int64_t count, int64_t dim,
                         float *out, const void *next);
 
   // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.

@@ -109,16 +109,26 @@ void softmax(float *x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] /= sum;
 }
 
-void kv_store(const float *x, int64_t n, void *out) {
-  std::memcpy(out, x, static_cast<size_t>(n) * sizeof(float));
-}
-void kv_load(const void *x, int64_t n, float *out) {
-  std::memcpy(out, x, static_cast<size_t>(n) * sizeof(float));
+int64_t kv_block_bytes(int64_t dim) {
+  return kKvBlock * dim * static_cast<int64_t>(sizeof(float));
 }
 
-void key_store(const float *x, int64_t dim, int64_t position, void *keys) {
-  float *target = static_cast<float *>(keys) + position / 16 * 16 * dim + position % 16;
+void key_store(const float *x, int64_t dim, int64_t position, void *block) {
+  float *target = static_cast<float *>(block) + position / 16 * 16 * dim + position % 16;
   for (int64_t i = 0; i < dim; ++i) target[i * 16] = x[i];
+}
+
+void value_store(const float *x, int64_t dim, int64_t position, void *block) {
+  std::copy_n(x, dim, static_cast<float *>(block) + position * dim);
+}
+
+void key_load(const void *block, int64_t dim, int64_t tile, float *out, int64_t stride) {
+  const float *keys = static_cast<const float *>(block) + tile * 16 * dim;
+  for (int64_t i = 0; i < dim; ++i) std::copy_n(keys + i * 16, 16, out + i * stride);
+}
+
+void value_load(const void *block, int64_t dim, int64_t position, float *out) {
+  std::copy_n(static_cast<const float *>(block) + position * dim, dim, out);
 }
 
 void kv_scores(const float *q, int64_t heads, const void *k, int64_t count, int64_t dim, float scale, float *scores,
@@ -179,10 +189,12 @@ constexpr Kernels generic_kernels() {
   k.softmax = softmax;
   k.max = max_of;
   k.sum_exp = sum_exp;
-  k.kv_bytes = sizeof(float);
-  k.kv_store = kv_store;
-  k.kv_load = kv_load;
+  k.kv_key_bytes = kv_block_bytes;
+  k.kv_value_bytes = kv_block_bytes;
   k.key_store = key_store;
+  k.value_store = value_store;
+  k.key_load = key_load;
+  k.value_load = value_load;
   k.kv_scores = kv_scores;
   k.kv_accumulate = kv_accumulate;
   k.peak_int8 = peak_float;

@@ -65,10 +65,12 @@ constexpr Kernels vector_kernels(const char *name) {
   k.softmax = softmax;
   k.max = max_of;
   k.sum_exp = sum_exp;
-  k.kv_bytes = sizeof(uint16_t);
-  k.kv_store = kv_store;
-  k.kv_load = kv_load;
+  k.kv_key_bytes = [](int64_t dim) { return kKvBlock / 16 * kv_key_tile_bytes(dim); };
+  k.kv_value_bytes = [](int64_t dim) { return kv_value_scale_bytes() + kKvBlock * dim; };
   k.key_store = key_store;
+  k.value_store = value_store;
+  k.key_load = key_load;
+  k.value_load = value_load;
   k.kv_scores = kv_scores;
   k.kv_accumulate = kv_accumulate;
   k.peak_int8 = peak_int8;

@@ -19,8 +19,15 @@ struct V {
   static V set(float x) { return {vdupq_n_f32(x)}; }
   static V zero() { return {vdupq_n_f32(0)}; }
   void store(float *p) const { vst1q_f32(p, v); }
-  void store_half(uint16_t *p) const { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 };
+inline void load_bytes(const int8_t *p, V *out) {  // sixteen
+  const int8x16_t bytes = vld1q_s8(p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
+  out[0] = {vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)))};
+  out[1] = {vcvtq_f32_s32(vmovl_high_s16(low))};
+  out[2] = {vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)))};
+  out[3] = {vcvtq_f32_s32(vmovl_high_s16(high))};
+}
 inline V operator+(V a, V b) {
   return {vaddq_f32(a.v, b.v)};
 }
