@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ def transcribe_many(
 ) -> Iterator[Transcript | Qwen3AsrError]:
     """Runs ``begin(audio).finish()`` for each audio in threads, see ``Model.transcribe_many``."""
     under_way = _UnderWay()
+    ending = sys.is_finalizing  # found here: at the very end, modules are empty
 
     def work(audio: AudioSource) -> Transcript | Qwen3AsrError:
         try:
@@ -47,8 +49,9 @@ def transcribe_many(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        under_way.stop()
-        pool.shutdown(wait=True, cancel_futures=True)
+        if not ending():  # then the threads have ended already
+            under_way.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _UnderWay:
