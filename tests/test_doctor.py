@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -77,6 +79,47 @@ def test_a_damaged_download_is_found(tmp_path: Path) -> None:
     row = next(row for row in report["models"] if row["name"] == "qwen3-asr-0.6b-q4_0")
     assert (row["checksum"], row["place"]) == ("wrong", "the cache")
     assert any("download it again" in sentence for sentence in report["advice"])
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_the_models_of_the_package_are_compared_with_what_was_installed(
+    damage: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "qwen3asr_native"
+    lines = []
+    for name in ("built_in_model", "built_in_aligner"):
+        content = getattr(hub, name)().read_bytes()
+        path = package / "models" / getattr(hub, name)().name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        lines.append(f"{path.relative_to(tmp_path).as_posix()},sha256={digest},{len(content)}\n")
+        monkeypatch.setattr(hub, name, lambda path=path: path)
+    information = tmp_path / "qwen3asr_native-0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: qwen3asr-native\nVersion: 0\n")
+    (information / "RECORD").write_text("".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if damage:
+        content = bytearray(hub.built_in_aligner().read_bytes())
+        content[-1] ^= 1
+        hub.built_in_aligner().write_bytes(content)
+    report = doctor.examine()
+    rows = {row["name"]: row for row in report["models"] if row["place"] == "the package"}
+    assert rows[hub.BUILT_IN_NAME]["checksum"] == "right"
+    assert rows[hub.BUILT_IN_ALIGNER_NAME]["checksum"] == ("wrong" if damage else "right")
+    assert [line.split()[0] for line in report["advice"] if "install it again" in line] == (
+        [hub.BUILT_IN_ALIGNER_NAME] if damage else []
+    )
+
+
+def test_the_weights_of_a_known_checkpoint_are_checked(tmp_path: Path) -> None:
+    name = "Qwen3-ASR-0.6B-hf"
+    (tmp_path / "qwen3asr").mkdir()
+    make_checkpoint(tmp_path / "qwen3asr" / name, text={"vocab_size": 400})
+    report = json.loads(run("--json", HF_HOME=str(tmp_path)).stdout)
+    row = next(row for row in report["models"] if row["name"] == name)
+    assert (row["state"], row["checksum"]) == ("a checkpoint", "wrong")
 
 
 def test_the_sample_is_what_its_text_says() -> None:

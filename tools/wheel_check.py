@@ -24,6 +24,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 10_000_000
@@ -238,11 +239,19 @@ def use_wheel(wheel: Path, pythons: list[Path], scratch: Path, suite: bool) -> N
         run(inside, "-m", "pip", "check")
         say(run(inside, "-c", SMOKE, sample, cwd=scratch).strip())
         run(inside, "-m", "qwen3asr_native", "--version", cwd=scratch)
+        check_models(json.loads(run(inside, "-m", "qwen3asr_native", "doctor", "--json", cwd=scratch)))
         if index == 0:
             if shutil.which(NO_AVX[0]) and os.uname().machine == "x86_64":
                 say(run(*NO_AVX, inside, "-c", SMOKE, sample, "generic", cwd=scratch).strip())
             if suite:
                 run_suite(inside, wheel, scratch)
+
+
+def check_models(report: dict[str, Any]) -> None:
+    """The doctor of an installed wheel finds the built-in models as the wheel's list has them."""
+    checksums = [row["checksum"] for row in report["models"] if row["place"] == "the package"]
+    if checksums != ["right", "right"]:
+        fail(f"the built-in models' checksums are {checksums} by qwen3asr doctor")
 
 
 def run_suite(python: Path, wheel: Path, scratch: Path) -> None:

@@ -5,6 +5,8 @@ Paths of this machine are left out unless they are asked for: what is pasted som
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -16,11 +18,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..arguments import processors
 from ..errors import Qwen3AsrError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DISTRIBUTION = "qwen3asr-native"
 SAMPLE = Path("samples") / "phone-number-zh-TW.wav"
@@ -292,7 +297,12 @@ def _models(shown: _Shown) -> list[dict[str, Any]]:
 
     rows = []
     places: list[tuple[str, Path, str | None, str]] = [
-        (hub.BUILT_IN_NAME, hub.built_in_model(), None, "the package")
+        (name, path, _as_installed(path), "the package")
+        for name, find in (
+            (hub.BUILT_IN_NAME, hub.built_in_model),
+            (hub.BUILT_IN_ALIGNER_NAME, hub.built_in_aligner),
+        )
+        if (path := _found(find)) is not None
     ]
     for known in hub.KNOWN_MODELS.values():
         if known.file is not None:
@@ -311,19 +321,45 @@ def _models(shown: _Shown) -> list[dict[str, Any]]:
             row["checksum"] = _checksum(path, sha256)
         else:
             row["state"] = "a checkpoint" if (path / "config.json").is_file() else "no checkpoint"
+            weights = path / "model.safetensors"
+            if weights.is_file():
+                row["checksum"] = _checksum(weights, sha256)
         rows.append(row)
     return rows
+
+
+def _found(find: Callable[[], Path]) -> Path | None:
+    try:
+        return find()
+    except Qwen3AsrError:  # a trial says so
+        return None
+
+
+def _as_installed(path: Path) -> str | None:
+    """The SHA-256 that a file of the package had when it was installed; None in a checkout, where no list has it."""
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.hash is None or file.hash.mode != "sha256" or file.name != path.name:
+            continue
+        if Path(str(file.locate())).resolve() == path.resolve():
+            digest = file.hash.value
+            return base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
+    return None
 
 
 def _checksum(path: Path, expected: str | None) -> str:
     if expected is None:
         return "not known"
-    import hashlib
-
     checksum = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_HASHED_AT_ONCE):
-            checksum.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_HASHED_AT_ONCE):
+                checksum.update(block)
+    except OSError as error:
+        return f"not readable: {error.strerror}"
     return "right" if checksum.hexdigest() == expected else "wrong"
 
 
@@ -398,9 +434,8 @@ def _advice(report: dict[str, Any]) -> list[str]:
         advice.append("m4a, mp4, webm and the like need the program ffmpeg, which is not on the path")
     for row in report["models"]:
         if row.get("checksum") == "wrong":
-            advice.append(
-                f"{row['name']} in {row['place']} is damaged or another file: remove it and download it again"
-            )
+            again = "install it again" if row["place"] == "the package" else "remove it and download it again"
+            advice.append(f"{row['name']} in {row['place']} is damaged or another file: {again}")
     for name, folder in report["folders"].items():
         if name != "working" and not folder["writable"]:
             advice.append(f"the {name} folder cannot be written")
