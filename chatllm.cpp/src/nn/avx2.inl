@@ -193,14 +193,29 @@ constexpr int kWideTokens = 6, kWideFrom = 48;
 #include "nn/wide_bytes.inl"
 #endif
 
+// A group of a token in 16 bits: of each four inputs the first and third, then all second and fourth.
+inline void widen_pairs(const int8_t *q, int16_t *out) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(q));
+  _mm256_store_si256(reinterpret_cast<__m256i *>(out), _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8));
+  _mm256_store_si256(reinterpret_cast<__m256i *>(out + kGroup / 2), _mm256_srai_epi16(bytes, 8));
+}
+
+// low and high plus, for each of eight rows, the products of its two 16-bit values in w with the two at a.
+inline void add_pairs(__m256i &low, __m256i &high, const __m256i (&w)[2], const int16_t *a) {
+  const __m256i pair = broadcast4(reinterpret_cast<const int8_t *>(a));
+  low = in_order(_mm256_add_epi32(low, _mm256_madd_epi16(w[0], pair)));
+  high = in_order(_mm256_add_epi32(high, _mm256_madd_epi16(w[1], pair)));
+}
+
 // A panel of int8 products for N tokens, as two halves of eight rows that share what is read of a token: 2 N integer
 // sums in registers, as many float ones that need not be. Without VNNI, nibbles take two instructions for 32 products
-// and are widened once a group; bytes four: |w| times a with w's sign.
+// and are widened once a group; bytes four: inputs 0 and 2 of each four are widened to 16 bits for all tokens, then 1
+// and 3, and so are the tokens' beforehand.
 template <int N, Layout kLayout>
 inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile, float (*out)[kPanel]) {
   constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
   constexpr int64_t kValues = kNibbles ? 256 : 512, kPair = 2 * (kValues + (kMinimum ? 64 : 32));
-  const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8(-128);
+  const __m256i low_bits = _mm256_set1_epi8(15), low_byte = _mm256_set1_epi16(255), ones = _mm256_set1_epi16(1);
   __m256 sum[2 * N];
   each<2 * N>([&](auto i) { sum[i] = _mm256_setzero_ps(); });
   constexpr int kSlots = whole_pairs(N);
@@ -215,11 +230,19 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
     const int32_t *correction = reinterpret_cast<const int32_t *>(tile + kSlots * (kGroup + 4));
     __m256i acc[2 * N];
     each<N>([&](auto n) {
-      constexpr bool kCorrected = kLayout == Layout::Panels4 || (CHATLLM_VNNI && !kNibbles);
-      __m256i start = kCorrected ? _mm256_set1_epi32(correction[n]) : _mm256_setzero_si256();
-      if constexpr (!kNibbles) start = _mm256_slli_epi32(start, 4);  // the offset is 128, not 8
+      __m256i start = kMinimum ? _mm256_setzero_si256() : _mm256_set1_epi32(correction[n]);
+      if constexpr (!kNibbles)  // the offset is 128, not 8
+        start = CHATLLM_VNNI ? _mm256_slli_epi32(start, 4) : _mm256_madd_epi16(start, _mm256_set1_epi32(16));
       acc[n] = acc[N + n] = start;
     });
+    constexpr bool kPairs = !kNibbles && !CHATLLM_VNNI;
+    alignas(32) int16_t pairs[kPairs ? N : 1][kGroup];
+    if constexpr (kPairs) {
+      each<N>([&](auto n) { widen_pairs(q + n * kGroup, pairs[n]); });
+#if defined(__GNUC__)
+      asm("" : "+m"(pairs));  // read them from memory; GCC would shuffle them out of registers
+#endif
+    }
     each<kValues / 64>([&](auto j) {
       auto raw = [&](int half) {
         return _mm256_load_si256(reinterpret_cast<const __m256i *>(values + 64 * j + 32 * half));
@@ -237,14 +260,10 @@ inline void int8_panel(const uint8_t *panel, int64_t groups, const uint8_t *tile
         each<2>([&](auto h) { w[h] = raw(h); });
         add(4 * j, w);
       } else {
-        each<2>([&](auto h) {
-          const __m256i value = _mm256_xor_si256(raw(h), sign), magnitude = _mm256_abs_epi8(value);
-          each<N>([&](auto n) {
-            const __m256i a = _mm256_sign_epi8(broadcast4(q + n * kGroup + 4 * j), value);
-            __m256i &sums = acc[h * N + n];
-            sums = in_order(_mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a), ones)));
-          });
-        });
+        each<2>([&](auto h) { w[h] = _mm256_and_si256(raw(h), low_byte); });
+        each<N>([&](auto n) { add_pairs(acc[n], acc[N + n], w, pairs[n] + 2 * j); });
+        each<2>([&](auto h) { w[h] = _mm256_srli_epi16(raw(h), 8); });
+        each<N>([&](auto n) { add_pairs(acc[n], acc[N + n], w, pairs[n] + kGroup / 2 + 2 * j); });
       }
     });
     each<2>([&](auto h) {
