@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT
 from test_interrupts import interrupt
 
+from qwen3asr_native import Qwen3AsrError, cluster
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -97,7 +99,7 @@ def test_a_limit_of_file_sizes_is_said_and_leaves_no_part_of_a_file(name: str, t
     assert files(tmp_path) == before
 
 
-def _as_anybody() -> None:
+def as_anybody() -> None:
     """Root obeys the rights of files, too, without CAP_DAC_OVERRIDE; others have no such right to lose."""
     libc = ctypes.CDLL(None)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
@@ -110,7 +112,7 @@ def test_a_folder_that_may_not_be_written_is_said(name: str, tmp_path: Path) -> 
     before = files(tmp_path)
     tmp_path.chmod(0o555)
     try:
-        done = run(name, tmp_path, preexec_fn=_as_anybody)
+        done = run(name, tmp_path, preexec_fn=as_anybody)
     finally:
         tmp_path.chmod(0o755)
     fails_in_a_sentence(done, "Permission denied")
@@ -154,3 +156,33 @@ def test_a_checkpoint_that_finds_no_room_for_its_copy_is_said(full_disk: Path, t
     fails_in_a_sentence(done, *FULL)
     with contextlib.suppress(FileNotFoundError):
         assert files(temporary) == {}
+
+
+_SHARD = """
+import sys
+from dataclasses import asdict
+from qwen3asr_native.cluster.batch import _Worker
+from qwen3asr_native.cluster.shards import Shard
+worker = _Worker(None, 1, sys.argv[1], "jsonl", "token", {})
+print(worker({"shard": [asdict(Shard("part", (sys.argv[2],)))]})["reason"][0])
+"""
+
+
+def test_a_full_disk_under_a_shard_of_a_cluster_is_its_reason(full_disk: Path, tmp_path: Path) -> None:
+    for room, reason in ((7, f"'{tmp_path}': No space left on device"), (1 << 20, "")):
+        done = subprocess.run(
+            [sys.executable, "-c", _SHARD, str(tmp_path), str(SAMPLE)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LD_PRELOAD": str(full_disk), "ROOM": str(room)},
+            check=True,
+        )
+        assert done.stdout.rstrip("\n") == reason
+        assert list(files(tmp_path)) == ([] if reason else ["part.jsonl"])
+
+
+def test_the_directory_of_a_cluster_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Qwen3AsrError, match="cannot be made: Not a directory"):
+        cluster.transcribe([SAMPLE], tmp_path / "file" / "out")

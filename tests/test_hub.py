@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from hub_server import FakeHub, fake_hub
+from test_full_disk import as_anybody
 
 from qwen3asr_native import DownloadError, Model, ModelFileError
 from qwen3asr_native.files import hub
@@ -47,9 +48,10 @@ class Machine:
         self.partial = self.file.with_name(f"{NAME}.bin.incomplete")
 
     def run(
-        self, *arguments: object, file_limit: int | None = None, **variables: str
+        self, *arguments: object, file_limit: int | None = None, rights: bool = True, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """``qwen3asr ARGUMENTS``; with ``file_limit`` no file can grow beyond that many bytes."""
+        """``qwen3asr ARGUMENTS``; with ``file_limit`` no file can grow beyond that many bytes; without ``rights`` root has
+        none over others' files."""
         code = "from qwen3asr_native.cli import main; main()"
         if file_limit is not None:
             code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({file_limit},) * 2); {code}"
@@ -60,6 +62,7 @@ class Machine:
             env={**os.environ, **self.variables, **variables},
             timeout=120,
             check=False,
+            preexec_fn=None if rights else as_anybody,
         )
 
     def download(self, **options: object) -> subprocess.CompletedProcess[str]:
@@ -188,6 +191,21 @@ def test_a_disk_that_fills_up_keeps_what_came_for_the_next_run(machine: Machine)
     assert 0 < machine.partial.stat().st_size <= 15_000_000
     assert machine.download().returncode == 0
     assert machine.file.read_bytes() == CONTENTS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize("folder", ["home", "home/qwen3asr"])
+def test_a_cache_that_may_not_be_written_is_one_sentence(
+    folder: str, machine: Machine, tmp_path: Path
+) -> None:
+    place = tmp_path / folder
+    place.mkdir(parents=True)
+    place.chmod(0o555)
+    try:
+        assert_fails(machine.download(rights=False), "Permission denied", str(machine.home))
+    finally:
+        place.chmod(0o755)
+    assert list(place.iterdir()) == []
 
 
 def test_no_network_is_one_sentence(machine: Machine) -> None:

@@ -181,6 +181,7 @@ interrupt = _interrupt_tool()
 @pytest.mark.parametrize("name", [scenario.name for scenario in interrupt.SCENARIOS])
 def test_every_command_ends_in_order_at_a_random_moment(name: str, tmp_path: Path) -> None:
     scenario = next(scenario for scenario in interrupt.SCENARIOS if scenario.name == name)
+    pytest.importorskip(scenario.needs)
     rehearsal = interrupt.Rehearsal(scenario, tmp_path)
     moments = random.Random(name)
     for _ in range(2):

@@ -83,6 +83,17 @@ def test_the_rule_of_the_verdict(low: float, high: float, verdict: str) -> None:
     assert leaks.judge(Growth((low + high) / 2, low, high), 1.0) == verdict
 
 
+def test_a_module_in_the_working_folder_is_not_run(
+    examine: Callable[..., dict[str, leaks.Run]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "qwen3asr_native"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as in the program qwen3asr
+    assert examine("reuse", repetitions=6)["reuse"].verdict != "crashes"
+    assert not (tmp_path / "was-run").exists()
+
+
 def test_a_clean_library_is_flat(examine: Callable[..., dict[str, leaks.Run]]) -> None:
     # The busier the machine, the more it takes until the interval is narrow.
     for repetitions in (25, 75, 225):

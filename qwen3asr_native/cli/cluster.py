@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import command, epilog
+from . import command, epilog, signals
 from .command import argument, count, option
 from .terminal import note
+
+if TYPE_CHECKING:
+    from ..cluster import Summary
 
 
 @command.command(
@@ -68,11 +73,9 @@ def cluster(
 
     What is in the output already is not done again.
     """
-    from ..cluster import transcribe
-
-    summary = transcribe(
-        sources,
-        output,
+    summary = _transcribe(
+        sources=list(sources),
+        output=output,
         model=model,
         actors=actors,
         threads=threads,
@@ -90,3 +93,19 @@ def cluster(
     )
     if summary.failed:
         raise click.exceptions.Exit(1)
+
+
+def _transcribe(**arguments: Any) -> Summary:
+    from ..cluster import transcribe
+
+    if os.name != "posix":
+        return transcribe(**arguments)
+    # Ray's processes find their ends by themselves only once all have begun, and Ray has ends of its own for signals.
+    from ..cluster.apart import Driver
+
+    driver = Driver()
+    with signals.stopping(driver.stop, patient=True):
+        summary = driver.run(**arguments)
+    if summary is None:
+        raise signals.Interrupted
+    return summary

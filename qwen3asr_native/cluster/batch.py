@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -74,13 +75,44 @@ def transcribe(
         Qwen3AsrError: The model cannot be used, a shard cannot be read or written, or the cluster failed; finished
             shards are kept.
     """
+    return run(
+        [os.fspath(source) for source in sources],
+        os.fspath(output),
+        secrets.token_hex(4),
+        model=model,
+        actors=actors,
+        threads=threads,
+        shard_size=shard_size,
+        format=format,
+        address=address,
+        **options,
+    )
+
+
+def run(
+    sources: list[str],
+    output: str,
+    token: str,
+    *,
+    model: str | None,
+    actors: int | None,
+    threads: int,
+    shard_size: int,
+    format: str,
+    address: str | None,
+    **options: Any,
+) -> Summary:
+    """``transcribe``; what is not whole yet has a name that ends with the token."""
     with needed("cluster"):
         import ray
         import ray.data
     if format not in FORMATS:
         raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     folder = Path(output).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Qwen3AsrError(f"the directory '{folder}' cannot be made: {error.strerror}") from None
     parts = shards(sources, shard_size)
     missing = [part for part in parts if not (folder / f"{part.name}.{format}").exists()]
     if not missing:
@@ -102,7 +134,7 @@ def transcribe(
     )
     work = rows.map_batches(
         _Worker,
-        fn_constructor_args=(model, threads, str(folder), format, options),
+        fn_constructor_args=(model, threads, str(folder), format, token, options),
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=count),
@@ -148,11 +180,17 @@ class _Worker:
     """An actor: one model, shard after shard."""
 
     def __init__(
-        self, model: str | None, threads: int, folder: str, format: str, options: dict[str, Any]
+        self,
+        model: str | None,
+        threads: int,
+        folder: str,
+        format: str,
+        token: str,
+        options: dict[str, Any],
     ) -> None:
         from ..model import Model
 
-        self._folder, self._format, self._options = Path(folder), format, options
+        self._folder, self._format, self._token, self._options = Path(folder), format, token, options
         self._model: Model | None = None
         try:
             self._model = Model(model, threads=threads)
@@ -189,7 +227,7 @@ class _Worker:
 
     def _write(self, rows: list[dict[str, Any]], path: Path) -> None:
         """Whole or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.{self._token}")
         try:
             with open(temporary, "wb") as file:
                 if self._format == "parquet":

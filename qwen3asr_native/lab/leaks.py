@@ -55,7 +55,7 @@ _JUDGED = {
 }
 QUANTITIES = ("rss", "uss", "malloc", "malloc_held", "mapped", *_COUNTS)
 _BADNESS = ("flat", "unclear", "keeps", "grows", "fails", "hangs", "crashes")
-_WORKER = "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); from qwen3asr_native.lab.leak_worker import main; main()"
+_WORKER = "import sys; del sys.path[:1]; import json; sys.path[:] = json.loads(sys.argv.pop()); from qwen3asr_native.lab.leak_worker import main; main()"
 
 
 @dataclass(frozen=True)
