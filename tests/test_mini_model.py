@@ -84,7 +84,7 @@ def test_clips_are_heard_as_the_model_card_says(heard: dict[str, tuple[str, str]
 
 @pytest.mark.parametrize("kernels", [None, "generic"])
 def test_people_are_heard_as_their_page_says(kernels: str | None) -> None:
-    """samples/people/README.md: 14 or 15 of 16 digits, by the kernels, and nothing where no number is said."""
+    """samples/people/README.md: 15 of 16 digits, and nothing where no number is said."""
     with open(PEOPLE / "people.tsv", encoding="utf-8", newline="") as file:
         people = list(csv.DictReader(file, delimiter="\t"))
     with Model(kernels=kernels) as model:
