@@ -204,3 +204,25 @@ def test_digits_that_are_said_one_by_one_have_a_pause_after_each() -> None:
         units = list(text.written) if text.language == "Chinese" else text.written.split()
         assert 1 <= len(units) <= 8
         assert re.split("[，。]+|[,.] ?", text.spoken.rstrip("。.")) == units
+
+
+def test_the_mean_of_weights_is_that_of_files_alike_and_no_others(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from models.mini.mean import mean
+
+    def saved(name: str, value: float, size: int = 3, token: str = "a") -> Path:
+        weights = {"w": torch.full((size,), value)}
+        torch.save({"network": weights, "heads": weights, "tokens": {token: 0}}, tmp_path / name)
+        return tmp_path / name
+
+    first, second = saved("first.pt", 1.0), saved("second.pt", 3.0)
+    made = mean({first: 0.25, second: 0.75})
+    assert made["network"]["w"].tolist() == made["heads"]["w"].tolist() == [2.5] * 3
+    assert made["tokens"] == {"a": 0}
+    for shares in (
+        {first: 0.5, second: 0.6},
+        {first: 0.5, saved("longer.pt", 1.0, size=4): 0.5},
+        {first: 0.5, saved("other.pt", 1.0, token="b"): 0.5},
+    ):
+        with pytest.raises(ValueError):
+            mean(shares)
