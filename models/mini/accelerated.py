@@ -479,6 +479,8 @@ class Planners:
     def close(self) -> None:
         for process in self._processes:
             process.terminate()
+        for inbox in self._inboxes:
+            inbox.cancel_join_thread()  # nobody reads what is left; the end of this process would wait for it
 
 
 def train(
