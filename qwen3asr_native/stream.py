@@ -190,11 +190,13 @@ class Stream:
     def _transcript_of(self, finish: str | None) -> Transcript:
         """What there is; what lies in no segment was left out, in an unfinished transcript up to its last segment."""
         spans = [(segment.start, segment.end) for segment in self.finished]
+        # All pieces may have been given to the engine when it was stopped.
+        complete = self._ahead.complete and finish not in ("abort", "error")
         begin = end = 0
         if self._reading is not None:
             begin = self._reading.begin
-            end = self._reading.end if self._ahead.complete else begin
-        if spans and not self._ahead.complete:
+            end = self._reading.end if complete else begin
+        if spans and not complete:
             end = round(spans[-1][1] * SAMPLE_RATE)
         recognized = sum(round((last - first) * SAMPLE_RATE) for first, last in spans)
         return self._assembly.transcript(finish, max(0, end - begin - recognized))

@@ -119,12 +119,15 @@ def test_a_stream_goes_on_after_segments_that_are_known(
     assert stream.audio_seconds == len(samples) / SAMPLE_RATE
 
 
+@pytest.mark.parametrize("all_given", [False, True])
 def test_an_unfinished_transcript_counts_up_to_its_last_segment(
-    model: Model, talk: tuple[np.ndarray, list[str]]
+    model: Model, talk: tuple[np.ndarray, list[str]], all_given: bool
 ) -> None:
     samples, _ = talk
     stream = model.stream(samples, sample_rate=SAMPLE_RATE)
     first = next(stream.segments())
+    while all_given and not stream._ahead.complete:
+        time.sleep(0.001)
     stream.close()
     done = stream.transcript
     assert done.segments[0] == first
