@@ -19,6 +19,7 @@
 
 #include "libchatllm.h"
 #include "libchatllm_asr.h"
+#include "sanitizers.h"
 
 static int failures;
 static const char *model_path, *aligner_path;

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "check.h"
 #include "kernel_sets.h"
+#include "sanitizers.h"
 #include "session_helpers.h"
 
 #if defined(__linux__)
