@@ -17,6 +17,7 @@ a command goes on from what was done, it does. Ends with status 1 when something
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import functools
 import importlib.util
@@ -175,17 +176,16 @@ REMOTE = ("qwen3-asr-1.7b-q4_0", "Luigi/Qwen3-ASR-0.6B-chatllm-quantized", bytes
 
 @functools.lru_cache(None)
 def _hub() -> str:
-    """Its address; it lives as long as this program."""
+    """Its address; it lives until the interpreter ends, while its threads still do."""
     sys.path.insert(0, str(ROOT / "tests"))
     from hub_server import fake_hub
 
-    server = _open.enter_context(fake_hub())
+    hub = contextlib.ExitStack()
+    server = hub.enter_context(fake_hub())
+    atexit.register(hub.close)
     name, repository, content = REMOTE
     server.files[f"{repository}/{name}.bin"] = content
     return server.endpoint
-
-
-_open = contextlib.ExitStack()
 
 
 def _download(folder: Path, whole: bool) -> set[str]:
@@ -592,7 +592,6 @@ def main() -> None:
                 flush=True,
             )
             shutil.rmtree(base)
-    _open.close()
     print(f"{failed} failed")
     sys.exit(1 if failed else 0)
 
