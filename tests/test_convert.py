@@ -304,15 +304,7 @@ def test_every_field_of_a_configuration_that_is_wrong_is_named(tmp_path: Path) -
     refused = set()
     for path in _fields(good):
         for value in ("missing", None, "x", -1, 0, 0.5, 10**9, 10**20, [], {}):
-            config = json.loads(json.dumps(good))
-            part = config
-            for name in path[:-1]:
-                part = part[name]
-            if value == "missing":
-                del part[path[-1]]
-            else:
-                part[path[-1]] = value
-            file.write_text(json.dumps(config))
+            file.write_text(json.dumps(_with(good, path, value)))
             try:
                 convert(source, tmp_path / "out.bin", "q8_0")
             except ConversionError as error:

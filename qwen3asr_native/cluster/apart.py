@@ -9,24 +9,14 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from .. import errors
 from ..extras import needed
+from ..interpreter import command
 from .batch import Summary
-
-# Modules come from where this process has them, not from the folder it stands in.
-_DRIVER = """
-import sys
-del sys.path[:1]
-import json
-sys.path[:] = json.loads(sys.argv[2])
-from qwen3asr_native.cluster.driver import main
-main(int(sys.argv[1]))
-"""
 
 
 class Driver:
@@ -63,7 +53,7 @@ class Driver:
                         return None
                     # Ray's processes stay in its group, and write to nothing that somebody waits for.
                     self._process = subprocess.Popen(
-                        [sys.executable, "-c", _DRIVER, str(writer), json.dumps(sys.path)],
+                        command("qwen3asr_native.cluster.driver", str(writer)),
                         stdin=subprocess.PIPE,
                         stdout=subprocess.DEVNULL,
                         pass_fds=[writer],

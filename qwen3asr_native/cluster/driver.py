@@ -1,6 +1,7 @@
 """The driver of ``qwen3asr cluster``, in a process of its own: whatever Ray has begun can be ended with it.
 
-Reads the arguments of ``batch.run`` as JSON from standard input, and writes what came of it to the descriptor that is named.
+Reads the arguments of ``batch.run`` as JSON from standard input, and writes what came of it to the descriptor
+of the number in ``sys.argv``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from ..errors import Qwen3AsrError
 from .batch import run
 
 
-def main(told_to: int) -> None:
+def main() -> None:
+    told_to = int(sys.argv[1])
     arguments = json.load(sys.stdin)
     try:
         answer: dict[str, Any] = {"summary": asdict(run(**arguments))}

@@ -22,7 +22,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..files import hub
 from ..files.output import replace, temporary_folder
+from ..interpreter import command
 from .measure import MB, Growth, Memory, checksum, extra, growth, machine, versions
 
 WAYS = ("recreate", "reuse")
@@ -55,7 +55,6 @@ _JUDGED = {
 }
 QUANTITIES = ("rss", "uss", "malloc", "malloc_held", "mapped", *_COUNTS)
 _BADNESS = ("flat", "unclear", "keeps", "grows", "fails", "hangs", "crashes")
-_WORKER = "import sys; del sys.path[:1]; import json; sys.path[:] = json.loads(sys.argv.pop()); from qwen3asr_native.lab.leak_worker import main; main()"
 
 
 @dataclass(frozen=True)
@@ -337,7 +336,7 @@ class _Child:
         with tempfile.TemporaryFile() as errors:
             # A session of its own: Ctrl-C is for the parent, which then ends the child.
             process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, json.dumps(self._job), json.dumps(sys.path)],
+                command("qwen3asr_native.lab.leak_worker", json.dumps(self._job)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
