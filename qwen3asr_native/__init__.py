@@ -107,7 +107,15 @@ _MODULES = ("audio", "engine", "errors", "files", "live", "model", "stream", "te
 
 
 def _load(module: str) -> Any:
-    return importlib.import_module(f".{module}", __name__)
+    try:
+        return importlib.import_module(f".{module}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}._native":
+            raise
+        raise ImportError(
+            f"'{__path__[0]}' holds sources whose engine is not compiled, and Python finds them before the package that is "
+            "installed: start it in another folder, or compile them there with pip install -e ."
+        ) from None
 
 
 def __getattr__(name: str) -> Any:

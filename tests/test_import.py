@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_python
+
+import qwen3asr_native
 
 
 def test_no_heavy_module_is_imported() -> None:
@@ -120,3 +124,27 @@ interpreters.destroy(other)
         "or processes",
         "",
     )
+
+
+def test_sources_that_are_not_compiled_say_so(tmp_path: Path) -> None:
+    shutil.copytree(
+        Path(qwen3asr_native.__file__).parent,
+        tmp_path / "qwen3asr_native",
+        ignore=shutil.ignore_patterns("_native*", "__pycache__"),
+    )
+    # An editable installation would find the engine all the same.
+    begin = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]"
+    )
+    for code in ("import qwen3asr_native; qwen3asr_native.Model", "from qwen3asr_native import kernel_sets"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{begin}; {code}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(
+            f"ImportError: '{tmp_path / 'qwen3asr_native'}' holds sources"
+        )

@@ -164,6 +164,33 @@ except signals.Interrupted:
     assert (done.stdout, done.stderr) == ("interrupted 130\n", "")
 
 
+@pytest.mark.parametrize(
+    "begin", ["Late()", "kept = {1}; watch = weakref.ref(kept, lambda _: kill()); del kept"]
+)
+def test_an_interrupt_in_a_finalizer_is_not_lost(begin: str) -> None:
+    code = f"""
+import os, signal, time, weakref
+from qwen3asr_native.cli import signals
+
+def kill():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+
+class Late:
+    def __del__(self):
+        kill()
+
+signals.listen()
+try:
+    {begin}
+    time.sleep(10)
+except signals.Interrupted:
+    print("interrupted", signals.status())
+"""
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("interrupted 130\n", "")
+
+
 def _interrupt_tool() -> ModuleType:
     """tools/interrupt.py, which does the same for hours."""
     spec = importlib.util.spec_from_file_location("interrupt", ROOT / "tools" / "interrupt.py")

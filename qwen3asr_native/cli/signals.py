@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -61,6 +62,22 @@ def listen() -> None:
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader, writer), name="signals", daemon=True).start()
     _handle(_take)
+    _mind_lost()
+
+
+def _mind_lost() -> None:
+    """What is raised in a finalizer or in the callback of a weak reference is printed and lost: it is sent again."""
+    others = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        global _raised
+        if not isinstance(lost.exc_value, Interrupted):
+            others(lost)
+        elif _caught is not None:
+            _raised -= 1
+            threading.Timer(_SOON, _send, (_caught,)).start()
+
+    sys.unraisablehook = hook
 
 
 def end() -> None:
