@@ -628,16 +628,31 @@ TEST(attention_over_the_cache) {
           const size_t key_block = static_cast<size_t>(k->kv_key_bytes(dim)),
                        value_block = static_cast<size_t>(k->kv_value_bytes(dim)), blocks = (positions + 63) / 64;
           std::vector<uint8_t> key_cache(blocks * key_block + 1, 0x7C), value_cache(blocks * value_block + 1, 0x7C);
-          std::vector<float> near_keys(positions * d), near_values(positions * d), tile(d * 16);
+          std::vector<float> near_keys(positions * d), near_values(positions * d);
           for (size_t i = 0; i < positions; ++i) {
             const int64_t at = static_cast<int64_t>(i % 64);
             uint8_t *key_at = key_cache.data() + i / 64 * key_block,
                     *value_at = value_cache.data() + i / 64 * value_block;
             k->key_store(keys.data() + i * d, dim, at, key_at);
             k->value_store(values.data() + i * d, dim, at, value_at);
-            k->value_load(value_at, dim, at, near_values.data() + i * d);
-            k->key_load(key_at, dim, at / 16, tile.data(), 16);
-            for (size_t j = 0; j < d; ++j) near_keys[i * d + j] = tile[j * 16 + i % 16];
+          }
+          // What a cache holds is what unit vectors find in it.
+          for (size_t i = 0; i < positions; i += 64) {
+            const size_t some = std::min<size_t>(64, positions - i);
+            std::vector<float> unit(std::max<size_t>(d, 64)), found(64);
+            for (size_t j = 0; j < d; ++j) {
+              unit[j] = 1;
+              k->kv_scores(unit.data(), 1, key_cache.data() + i / 64 * key_block, static_cast<int64_t>(some), dim, 1.0f,
+                           found.data(), 64, nullptr);
+              unit[j] = 0;
+              for (size_t n = 0; n < some; ++n) near_keys[(i + n) * d + j] = found[n];
+            }
+            for (size_t n = 0; n < some; ++n) {
+              unit[n] = 1;
+              k->kv_accumulate(unit.data(), 1, 64, value_cache.data() + i / 64 * value_block,
+                               static_cast<int64_t>(some), dim, near_values.data() + (i + n) * d, nullptr);
+              unit[n] = 0;
+            }
           }
           CHECK_EQ(key_cache.back(), 0x7C);
           CHECK_EQ(value_cache.back(), 0x7C);

@@ -56,8 +56,8 @@ TEST(the_scores_are_those_of_a_prefill) {
       const int64_t count = static_cast<int64_t>(scored.size());
       for (int64_t first = 0; first < count; first += 64)
         pass.score(first, std::min<int64_t>(64, count - first), scores.data() + first * classes);
-      // The cache of fast kernels rounds keys and values, which the pass keeps as they are.
-      const double most = std::string(kernels->name) == "generic" ? 1e-6 : 0.025;
+      // In its last layer a prefill lets the rows that get scores attend one by one, with queries that are not rounded.
+      const double most = kernels == &kGenericKernels ? 1e-6 : 0.015;
       CHECK(difference(scores, expected) < most);
     }
   }

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "asr/attention.h"
-
 namespace chatllm {
 
 namespace {
@@ -21,6 +19,7 @@ Decoder::Decoder(const Model &model, Products &products)
       qkv_stride_(row_stride((config_.heads + 2 * config_.kv_heads) * config_.head_dim)),
       context_stride_(row_stride(config_.heads * config_.head_dim)),
       spare_(kSpareBlocks),
+      attention_(config_, products),
       scratch_(static_cast<size_t>(products.pool().size())) {
   for (int i = 0; i < config_.head_dim; i += 2)
     inverse_frequency_.push_back(
@@ -34,7 +33,8 @@ Sequence Decoder::sequence() {
 }
 
 void Decoder::release() {
-  for (Buffer<float> *buffer : {&qkv_, &context_, &heads_, &x_}) buffer->release();
+  for (Buffer<float> *buffer : {&qkv_, &context_, &x_}) buffer->release();
+  attention_.release();
   for (auto &scratch : scratch_) scratch.release();
   cos_ = sin_ = {};
   spare_.release();
@@ -46,9 +46,7 @@ void Decoder::reserve(int64_t rows, int64_t positions) {
   const size_t count = static_cast<size_t>(rows);
   qkv_.reserve(count * static_cast<size_t>(qkv_stride_));
   context_.reserve(count * static_cast<size_t>(context_stride_));
-  const size_t scratch = std::max(attend_scratch(positions, config_.head_dim),
-                                  static_cast<size_t>(padded16(positions) * config_.heads / config_.kv_heads));
-  for (auto &mine : scratch_) mine.reserve(scratch);
+  for (auto &mine : scratch_) mine.reserve(static_cast<size_t>(padded16(positions) * config_.heads / config_.kv_heads));
   for (int64_t p = static_cast<int64_t>(cos_.size()) / half; p < positions; ++p)
     for (int64_t i = 0; i < half; ++i) {
       const float angle = static_cast<float>(p) * inverse_frequency_[static_cast<size_t>(i)];
@@ -99,37 +97,6 @@ void Decoder::attend_row(int64_t layer, int64_t row, KvCache &cache, int64_t see
     kernels.kv_accumulate(scores + p, group, stride, cache.values(layer, kv_head, p), std::min(kBlock, seen - p), dim,
                           out, next);
   }
-}
-
-// All queries of a block, each over the positions up to its own.
-void Decoder::attend_block(int64_t layer, const Block &block) {
-  const Kernels &kernels = products_.kernels();
-  KvCache &cache = block.sequence->cache_;
-  const int64_t dim = config_.head_dim, heads = config_.heads, group = heads / config_.kv_heads,
-                end = block.begin + block.count;
-  const size_t head_floats = HeadMemory::floats(end, dim);
-  std::vector<HeadMemory> memory(static_cast<size_t>(config_.kv_heads));
-  heads_.reserve(head_floats * memory.size());
-  products_.pool().run(config_.kv_heads, [&](int64_t kv, int) {
-    HeadMemory &head = memory[static_cast<size_t>(kv)];
-    head.place(heads_.data() + head_floats * static_cast<size_t>(kv), end, dim);
-    for (int64_t p = 0; p < end; p += 16)
-      kernels.key_load(cache.keys(layer, kv, p), dim, p % KvCache::kBlock / 16, head.keys + p, head.key_stride());
-    for (int64_t p = 0; p < end; ++p)
-      kernels.value_load(cache.values(layer, kv, p), dim, p % KvCache::kBlock, head.value(p));
-    head.clear_padding();
-  });
-  const int64_t blocks = (block.count + kQueryBlock - 1) / kQueryBlock;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  products_.pool().run(heads * blocks, [&](int64_t task, int thread) {
-    // Head by head, whose keys and values stay in the second-level cache. The last queries see the most keys: they go
-    // first, so that no thread is left with them at the end.
-    const int64_t h = task / blocks, first = (blocks - 1 - task % blocks) * kQueryBlock;
-    attend(kernels, memory[static_cast<size_t>(h / group)], qkv_.data() + first * qkv_stride_ + h * dim, qkv_stride_,
-           std::min(kQueryBlock, block.count - first), scale, true, block.begin + first + 1,
-           context_.data() + first * context_stride_ + h * dim, context_stride_,
-           scratch_[static_cast<size_t>(thread)].data());
-  });
 }
 
 // Queries one by one, to context_[count]; their keys and values are stored first, where that is not done yet.
@@ -212,7 +179,8 @@ void Decoder::prefill_layer(int64_t l) {
       rotate_and_store(l, t, block.sequence->cache_, block.begin + t, kv);
   });
   if (l + 1 == config_.layers) return score_block(block);
-  attend_block(l, block);
+  attention_.run(block.sequence->cache_, l, block.begin, block.count, qkv_.data(), qkv_stride_, context_.data(),
+                 context_stride_);
   after_attention(weights, x_.data(), block.count);
 }
 

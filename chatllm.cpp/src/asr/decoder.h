@@ -6,6 +6,7 @@
 
 #include <functional>
 
+#include "asr/causal_attention.h"
 #include "asr/sequence.h"
 #include "model/weights.h"
 
@@ -56,7 +57,6 @@ class Decoder {
   void rotate_and_store(int64_t layer, int64_t row, KvCache &cache, int64_t position, int64_t kv_head);
   // Query `row` at the last of `seen` positions.
   void attend_row(int64_t layer, int64_t row, KvCache &cache, int64_t seen, int64_t kv_head, float *out, float *scores);
-  void attend_block(int64_t layer, const Block &block);
   // A query that attends alone, over the positions up to its own.
   struct Query {
     KvCache *cache;
@@ -74,7 +74,8 @@ class Decoder {
   KvBlocks spare_;
   std::vector<float> inverse_frequency_;
   std::vector<float> cos_, sin_;  // [position][head_dim / 2], of as many positions as were seen
-  Buffer<float> qkv_, context_, heads_;
+  Buffer<float> qkv_, context_;
+  CausalAttention attention_;
   std::vector<Buffer<float>> scratch_;
 
   // The prefill under way.

@@ -23,16 +23,13 @@ OnePass::OnePass(const Model &model, Products &products, float *x, int64_t token
       x_(x),
       tokens_(tokens),
       scored_(std::move(scored)),
-      heads_(static_cast<size_t>(config_.kv_heads)),
-      scratch_(static_cast<size_t>(products.pool().size())) {
+      cache_(1, config_.kv_heads, products.kernels().kv_key_bytes(config_.head_dim),
+             products.kernels().kv_value_bytes(config_.head_dim)),
+      attention_(config_, products) {
   const int64_t rows = std::min(kBlockTokens, tokens), dim = config_.head_dim, half = dim / 2;
   qkv_.reserve(static_cast<size_t>(rows * qkv_stride_));
   context_.reserve(static_cast<size_t>(rows * context_stride_));
-  for (auto &mine : scratch_) mine.reserve(attend_scratch(tokens, dim));
-  const size_t floats = HeadMemory::floats(tokens, dim);
-  // Zeros: products read up to 15 keys beyond those that are there.
-  std::fill_n(memory_.reserve(floats * heads_.size()), floats * heads_.size(), 0.0f);
-  for (size_t h = 0; h < heads_.size(); ++h) heads_[h].place(memory_.data() + h * floats, tokens, dim);
+  cache_.reserve(tokens);
   float *c = cos_.reserve(static_cast<size_t>(tokens * half)), *s = sin_.reserve(static_cast<size_t>(tokens * half));
   for (int64_t i = 0; i < half; ++i) {
     const float frequency =
@@ -54,25 +51,11 @@ void OnePass::rotate_and_store(const DecoderLayer &weights, int64_t row) {
     kernels.rotate(at, cos_.data() + position * half, sin_.data() + position * half, half);
   };
   for (int h = 0; h < config_.heads; ++h, at += dim) rotate(weights.q_norm);
-  for (HeadMemory &head : heads_) {
+  for (int head = 0; head < config_.kv_heads; ++head, at += dim) {
     rotate(weights.k_norm);
-    head.set(position, at, at + config_.kv_heads * dim);
-    at += dim;
+    kernels.key_store(at, dim, position % KvCache::kBlock, cache_.keys(0, head, position));
+    kernels.value_store(at + config_.kv_heads * dim, dim, position % KvCache::kBlock, cache_.values(0, head, position));
   }
-}
-
-void OnePass::attend_block() {
-  const int64_t dim = config_.head_dim, heads = config_.heads, group = heads / config_.kv_heads,
-                blocks = (count_ + kQueryBlock - 1) / kQueryBlock;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  products_.pool().run(heads * blocks, [&](int64_t task, int thread) {
-    // As in a prefill: head by head, the last queries first.
-    const int64_t h = task / blocks, row = (blocks - 1 - task % blocks) * kQueryBlock;
-    attend(products_.kernels(), heads_[static_cast<size_t>(h / group)], qkv_.data() + row * qkv_stride_ + h * dim,
-           qkv_stride_, std::min(kQueryBlock, count_ - row), scale, true, first_ + row + 1,
-           context_.data() + row * context_stride_ + h * dim, context_stride_,
-           scratch_[static_cast<size_t>(thread)].data());
-  });
 }
 
 // Of the last layer's block, only the rows that get scores go on, behind those of earlier blocks.
@@ -98,7 +81,7 @@ bool OnePass::advance() {
     for (int64_t row = task * kRowsAtATime; row < std::min(count_, (task + 1) * kRowsAtATime); ++row)
       rotate_and_store(weights, row);
   });
-  attend_block();
+  attention_.run(cache_, 0, first_, count_, qkv_.data(), qkv_stride_, context_.data(), context_stride_);
   int64_t rows = count_;
   if (last) {
     rows = keep_scored(count_);

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "asr/attention.h"
+#include "asr/causal_attention.h"
 #include "model/weights.h"
 
 namespace chatllm {
@@ -22,7 +22,6 @@ class OnePass {
 
  private:
   void rotate_and_store(const DecoderLayer &weights, int64_t row);
-  void attend_block();
   int64_t keep_scored(int64_t count);
   Norm norm(const float *weight) const { return {weight, nullptr, config_.rms_eps}; }
 
@@ -36,9 +35,9 @@ class OnePass {
   size_t kept_ = 0;  // scored positions whose rows of the last layer are at the begin of x
   int layer_ = 0;
   int64_t first_ = 0, count_ = 0;  // of the block
-  std::vector<HeadMemory> heads_;  // of the layer
-  Buffer<float> memory_, qkv_, context_, cos_, sin_;
-  std::vector<Buffer<float>> scratch_;
+  KvCache cache_;                  // of the layer
+  Buffer<float> qkv_, context_, cos_, sin_;
+  CausalAttention attention_;
 };
 
 }  // namespace chatllm

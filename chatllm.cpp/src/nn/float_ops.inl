@@ -199,35 +199,6 @@ inline void value_store(const float *x, int64_t dim, int64_t position, void *blo
 
 constexpr int kSixteen = 16 / W;  // vectors of sixteen elements
 
-inline void key_load(const void *block, int64_t dim, int64_t tile, float *out, int64_t stride) {
-  const uint8_t *group = static_cast<const uint8_t *>(block) + tile * kv_key_tile_bytes(dim);
-  for (int64_t i = 0; i < dim; i += kKeyGroup) {
-    const int64_t n = dim - i < kKeyGroup ? dim - i : kKeyGroup;
-    const uint16_t *scales = reinterpret_cast<const uint16_t *>(group);
-    const int8_t *keys = reinterpret_cast<const int8_t *>(group + kKeyScaleBytes);
-    V scale[kSixteen];
-    each<kSixteen>([&](auto c) { scale[c] = V::load_half(scales + c * W); });
-    for (int64_t j = 0; j < n; ++j) {
-      V key[kSixteen];
-      load_bytes(keys + j * 16, key);
-      each<kSixteen>([&](auto c) { (key[c] * scale[c]).store(out + (i + j) * stride + c * W); });
-    }
-    group += kKeyScaleBytes + n * 16;
-  }
-}
-
-inline void value_load(const void *block, int64_t dim, int64_t position, float *out) {
-  const float d = half_to_float(static_cast<const uint16_t *>(block)[position]);
-  const int8_t *values = kv_values(block) + position * dim;
-  int64_t i = 0;
-  for (; i + 16 <= dim; i += 16) {
-    V value[kSixteen];
-    load_bytes(values + i, value);
-    each<kSixteen>([&](auto c) { (value[c] * V::set(d)).store(out + i + c * W); });
-  }
-  for (; i < dim; ++i) out[i] = static_cast<float>(values[i]) * d;
-}
-
 constexpr int64_t kFetchBytes = 1024;  // that attention reads ahead
 
 // T tiles of sixteen positions times H queries: what is loaded and converted serves H multiply-adds. A group's sums get

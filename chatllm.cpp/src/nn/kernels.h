@@ -191,8 +191,9 @@ struct Kernels {
   float (*max)(const float *x, int64_t n);
   double (*sum_exp)(const float *x, int64_t n, float subtract);  // sum of exp(x - subtract)
 
-  // The KV cache: blocks of kKvBlock positions of one head; what is in one is told above. store and load: one
-  // position's `dim` values, rounded to bytes and back; key_load: sixteen positions, [dim][stride].
+  // The KV cache: blocks of kKvBlock positions of one head; what is in one is told above. Stored is one position's
+  // `dim` values at a time. Loaded, by the generic set only: keys of sixteen positions, [dim][stride]; one position's
+  // values.
   int64_t (*kv_key_bytes)(int64_t dim);
   int64_t (*kv_value_bytes)(int64_t dim);
   void (*key_store)(const float *x, int64_t dim, int64_t position, void *block);

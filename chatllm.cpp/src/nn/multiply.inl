@@ -69,8 +69,6 @@ constexpr Kernels vector_kernels(const char *name) {
   k.kv_value_bytes = [](int64_t dim) { return kv_value_scale_bytes() + kKvBlock * dim; };
   k.key_store = key_store;
   k.value_store = value_store;
-  k.key_load = key_load;
-  k.value_load = value_load;
   k.kv_scores = kv_scores;
   k.kv_accumulate = kv_accumulate;
   k.peak_int8 = peak_int8;
