@@ -1,4 +1,4 @@
-// Softmax attention over matrices in memory; shared by the encoder's windows and the decoder's prefill.
+// Softmax attention over float32 matrices in memory: the encoder's windows, and a prefill of the generic set.
 #pragma once
 
 #include <vector>

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "nn/pack.h"
+
 namespace chatllm {
 
 namespace {
@@ -87,15 +89,6 @@ struct ByteHead {
     for (int64_t p = 0; p < n; p += KvCache::kBlock) load_values(cache.values(layer, head, p), p);
   }
 
-  // A panel of Panels8 is, per pair of groups: both groups' values, both groups' scales.
-  static constexpr int64_t kGroupBytes = kPanel * kGroup, kPairBytes = 2 * (kGroupBytes + 2 * kPanel);
-  static uint8_t *group_at(uint8_t *panel, int64_t group) {
-    return panel + group / 2 * kPairBytes + group % 2 * kGroupBytes;
-  }
-  static uint8_t *scales_at(uint8_t *panel, int64_t group) {
-    return panel + group / 2 * kPairBytes + 2 * kGroupBytes + group % 2 * 2 * kPanel;
-  }
-
   void load_keys(const uint8_t *block, int64_t position) const {
     static_assert(kKeyGroup == kGroup, "a group's scale is the keys' own");
     const uint8_t *tile = block + position % KvCache::kBlock / kPanel * kv_key_tile_bytes(dim);
@@ -103,10 +96,10 @@ struct ByteHead {
     constexpr int8_t kNothing[kPanel] = {};
     for (int64_t group = 0; group * kGroup < dim; ++group) {
       const int64_t n = std::min<int64_t>(kGroup, dim - group * kGroup);
-      std::memcpy(scales_at(panel, group), tile, kKeyScaleBytes);
+      const auto [out, scales_of] = panel_group(Layout::Panels8, panel, group);
+      std::memcpy(scales_of, tile, kKeyScaleBytes);
       const int8_t *source = reinterpret_cast<const int8_t *>(tile + kKeyScaleBytes);
       auto row = [&](int64_t i) { return i < n ? source + i * kPanel : kNothing; };
-      uint8_t *out = group_at(panel, group);
       for (int64_t i = 0; i < kGroup; i += 4) interleave(row(i), row(i + 1), row(i + 2), row(i + 3), out + i * kPanel);
       tile += kKeyScaleBytes + n * kPanel;
     }
@@ -124,8 +117,8 @@ struct ByteHead {
       uint8_t *panel = values + static_cast<size_t>(input / kPanel) * value_panel(count);
       const int64_t width = std::min<int64_t>(kPanel, dim - input);
       for (int64_t i = 0; i < padded(here, kGroup); i += 4) {
-        const int64_t group = (position + i) / kGroup;
-        uint8_t *out = group_at(panel, group) + (position + i) % kGroup * kPanel;
+        const PanelGroup group = panel_group(Layout::Panels8, panel, (position + i) / kGroup);
+        uint8_t *out = group.values + i % kGroup * kPanel;
         const int8_t *row = source + i * dim + input;
         if (width == kPanel) {
           interleave(row, row + dim, row + 2 * dim, row + 3 * dim, out);
@@ -134,7 +127,7 @@ struct ByteHead {
           interleave(rows[0], rows[1], rows[2], rows[3], out);
         }
         if (i % kGroup == 0)
-          for (int r = 0; r < kPanel; ++r) std::memcpy(scales_at(panel, group) + 2 * r, &kOne, 2);
+          for (int r = 0; r < kPanel; ++r) std::memcpy(group.scales + 2 * r, &kOne, 2);
       }
     }
   }
@@ -181,13 +174,12 @@ void CausalAttention::release() {
 }
 
 template <class Head>
-void CausalAttention::attend_heads(std::vector<Head> &memory, KvCache &cache, int64_t layer, int64_t begin,
-                                   int64_t count, const float *q, int64_t q_stride, float *context,
-                                   int64_t context_stride) {
+void CausalAttention::attend_heads(KvCache &cache, int64_t layer, int64_t begin, int64_t count, const float *q,
+                                   int64_t q_stride, float *context, int64_t context_stride) {
   const Kernels &kernels = products_.kernels();
   const int64_t dim = config_.head_dim, heads = config_.heads, group = heads / config_.kv_heads, end = begin + count;
   const size_t floats = Head::floats(end, dim);
-  memory.resize(static_cast<size_t>(config_.kv_heads));
+  std::vector<Head> memory(static_cast<size_t>(config_.kv_heads));
   heads_.reserve(floats * memory.size());
   for (auto &scratch : scratch_) scratch.reserve(Head::scratch(end, dim, kernels));
   products_.pool().run(config_.kv_heads, [&](int64_t head, int) {
@@ -209,13 +201,10 @@ void CausalAttention::attend_heads(std::vector<Head> &memory, KvCache &cache, in
 
 void CausalAttention::run(KvCache &cache, int64_t layer, int64_t begin, int64_t count, const float *q, int64_t q_stride,
                           float *context, int64_t context_stride) {
-  if (products_.kernels().tile_tokens == 0) {
-    std::vector<FloatHead> memory;
-    attend_heads(memory, cache, layer, begin, count, q, q_stride, context, context_stride);
-  } else {
-    std::vector<ByteHead> memory;
-    attend_heads(memory, cache, layer, begin, count, q, q_stride, context, context_stride);
-  }
+  if (products_.kernels().tile_tokens == 0)
+    attend_heads<FloatHead>(cache, layer, begin, count, q, q_stride, context, context_stride);
+  else
+    attend_heads<ByteHead>(cache, layer, begin, count, q, q_stride, context, context_stride);
 }
 
 }  // namespace chatllm

@@ -24,8 +24,8 @@ class CausalAttention {
 
  private:
   template <class Head>
-  void attend_heads(std::vector<Head> &memory, KvCache &cache, int64_t layer, int64_t begin, int64_t count,
-                    const float *q, int64_t q_stride, float *context, int64_t context_stride);
+  void attend_heads(KvCache &cache, int64_t layer, int64_t begin, int64_t count, const float *q, int64_t q_stride,
+                    float *context, int64_t context_stride);
 
   const DecoderConfig &config_;
   Products &products_;

@@ -75,13 +75,10 @@ void pack_int8_panel(DType type, const uint8_t *source, const Matrix &packed, in
   const size_t row_bytes = source_row_bytes(type, packed.cols);
   const bool nibbles = packed.layout != Layout::Panels8;
   const int64_t groups = packed.cols / kGroup;
-  const size_t group_bytes = nibbles ? kNibbles : kBytes;
   const int64_t rows = std::min<int64_t>(kPanel, packed.rows - panel * kPanel);
   std::memset(out, 0, panel_bytes(packed));
   for (int64_t g = 0; g < groups; ++g) {
-    uint8_t *pair = out + static_cast<size_t>(g / 2) * pair_bytes(packed.layout);
-    uint8_t *values = pair + static_cast<size_t>(g % 2) * group_bytes;
-    uint8_t *scales = pair + 2 * group_bytes + static_cast<size_t>(g % 2) * kHalves;
+    const auto [values, scales] = panel_group(packed.layout, out, g);
     for (int64_t r = 0; r < rows; ++r) {
       const Group group = read_group(type, source + static_cast<size_t>(r) * row_bytes, g);
       for (int i = 0; i < (nibbles ? 16 : 32); ++i)
@@ -129,6 +126,12 @@ size_t panel_bytes(const Matrix &m) {
     default:
       return static_cast<size_t>(pairs(m.cols)) * pair_bytes(m.layout);
   }
+}
+
+PanelGroup panel_group(Layout layout, uint8_t *panel, int64_t group) {
+  const size_t bytes = layout == Layout::Panels8 ? kBytes : kNibbles, second = static_cast<size_t>(group % 2);
+  uint8_t *pair = panel + static_cast<size_t>(group / 2) * pair_bytes(layout);
+  return {pair + second * bytes, pair + 2 * bytes + second * kHalves};
 }
 
 Layout panel_layout(DType type, const Kernels &kernels) {
