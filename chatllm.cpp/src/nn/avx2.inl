@@ -190,6 +190,7 @@ inline Words multiply_round(Words a, Words b) {
 }
 
 constexpr int kWideTokens = 6, kWideFrom = 48;
+constexpr uint32_t kStoredOffset = 128;
 #include "nn/wide_bytes.inl"
 #endif
 

@@ -45,7 +45,7 @@ constexpr Kernels vector_kernels(const char *name) {
   k.pack_int8 = pack_int8;
   k.pack_float = pack_float;
   k.multiply = multiply;
-#if CHATLLM_VNNI
+#if CHATLLM_VNNI || CHATLLM_DOT
   k.wide_tokens = kWideFrom;
   k.wide_coarse = true;
   k.wide_tile = kWideTokens;

@@ -109,6 +109,112 @@ inline int32x4_t dot4(int32x4_t acc, int8x16_t w, int8x16_t a) {
 #endif
 }
 
+#if CHATLLM_DOT
+using Ints = int32x4_t;
+inline V to_floats(Ints x) {
+  return {vcvtq_f32_s32(x)};
+}
+
+struct Words {
+  int16x8_t v;
+  static Words load(const void *p) { return {vreinterpretq_s16_u8(vld1q_u8(static_cast<const uint8_t *>(p)))}; }
+  static Words set(int16_t x) { return {vdupq_n_s16(x)}; }
+  // In both halves of each 32-bit lane.
+  static Words both(V x) {
+    const int16x8_t low = vreinterpretq_s16_s32(vcvtnq_s32_f32(x.v));
+    return {vtrn1q_s16(low, low)};
+  }
+  void store(void *p) const { vst1q_u8(static_cast<uint8_t *>(p), vreinterpretq_u8_s16(v)); }
+};
+inline Words operator+(Words a, Words b) {
+  return {vaddq_s16(a.v, b.v)};
+}
+inline Words operator&(Words a, Words b) {
+  return {vandq_s16(a.v, b.v)};
+}
+inline Words operator|(Words a, Words b) {
+  return {vorrq_s16(a.v, b.v)};
+}
+inline Words operator^(Words a, Words b) {
+  return {veorq_s16(a.v, b.v)};
+}
+template <int N>
+inline Words shift_left(Words a) {
+  return {vshlq_n_s16(a.v, N)};
+}
+template <int N>
+inline Words shift_right(Words a) {  // zeros come in
+  return {vreinterpretq_s16_u16(vshrq_n_u16(vreinterpretq_u16_s16(a.v), N))};
+}
+// (2 a b + 1) / 2^16, rounded to the nearest
+inline Words multiply_round(Words a, Words b) {
+  return {vqrdmulhq_s16(a.v, b.v)};
+}
+
+// The dot products of N tokens with two vectors of four rows, after `arrange`.
+template <int N>
+inline void block_dots(const uint8_t *weights, const int8_t *q, int64_t stride, int64_t inputs, const int32_t *,
+                       const uint8_t *ahead, Ints (&acc)[2 * N]) {
+  const int8_t *w = reinterpret_cast<const int8_t *>(weights);
+#if CHATLLM_I8MM
+  // Two tokens' eight inputs times two rows': a vector of sums has two rows of each of two tokens.
+  constexpr int C = (N + 1) / 2;
+  int32x4_t sum[4 * C];
+  each<4 * C>([&](auto i) { sum[i] = vdupq_n_s32(0); });
+  for (int64_t i = 0; i < inputs; i += 8, q += 16, w += 64) {
+    prefetch(ahead), ahead += 64;  // this block of the next tile
+    int8x16_t rows[4];
+    each<4>([&](auto r) { rows[r] = vld1q_s8(w + 16 * r); });
+    each<C>([&](auto c) {
+      const int8x16_t tokens = vld1q_s8(q + 2 * stride * c);
+      each<4>([&](auto r) { sum[4 * c + r] = vmmlaq_s32(sum[4 * c + r], tokens, rows[r]); });
+    });
+  }
+  each<N>([&](auto n) {
+    each<2>([&](auto v) {
+      const int64x2_t first = vreinterpretq_s64_s32(sum[n / 2 * 4 + 2 * v]),
+                      second = vreinterpretq_s64_s32(sum[n / 2 * 4 + 2 * v + 1]);
+      acc[v * N + n] = vreinterpretq_s32_s64(n % 2 == 0 ? vzip1q_s64(first, second) : vzip2q_s64(first, second));
+    });
+  });
+#else
+  each<2 * N>([&](auto i) { acc[i] = vdupq_n_s32(0); });
+  for (int64_t i = 0; i < inputs; i += 16, q += 16, w += 128) {
+    prefetch(ahead), prefetch(ahead + 64), ahead += 128;  // this block of the next tile
+    int8x16_t tokens[N];
+    each<N>([&](auto n) { tokens[n] = vld1q_s8(q + stride * n); });
+    each<4>([&](auto j) {
+      w = in_order(w);
+      const int8x16_t low = vld1q_s8(w + 32 * j), high = vld1q_s8(w + 32 * j + 16);
+      each<N>([&](auto n) {
+        acc[n] = dot4<j>(acc[n], low, tokens[n]);
+        acc[N + n] = dot4<j>(acc[N + n], high, tokens[n]);
+      });
+    });
+  }
+#endif
+}
+
+// Brings two vectors of four rows from [inputs / 4][8 rows][4] into the form that block_dots reads: for the matrix
+// product, two rows of eight inputs in each vector.
+inline void arrange(uint8_t *bytes, int64_t inputs) {
+#if CHATLLM_I8MM
+  uint32_t *at = reinterpret_cast<uint32_t *>(bytes);
+  for (int64_t i = 0; i < inputs; i += 8, at += 16) {
+    const uint32x4_t a = vld1q_u32(at), b = vld1q_u32(at + 4), c = vld1q_u32(at + 8), d = vld1q_u32(at + 12);
+    vst1q_u32(at, vzip1q_u32(a, c)), vst1q_u32(at + 4, vzip2q_u32(a, c));
+    vst1q_u32(at + 8, vzip1q_u32(b, d)), vst1q_u32(at + 12, vzip2q_u32(b, d));
+  }
+#else
+  (void)bytes, (void)inputs;
+#endif
+}
+
+constexpr int kWideTokens = 8, kWideFrom = 48;
+constexpr uint32_t kStoredOffset = 0;
+#include "nn/wide_bytes.inl"
+#endif
+
 // A vector of sums: four rows of a token or, as the matrix product makes them, two rows of each of two tokens. What
 // the tokens at p give to it, and the rows whose halves are at p (r: which vector of rows).
 template <bool kPairs>

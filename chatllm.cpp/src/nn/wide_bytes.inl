@@ -1,8 +1,11 @@
 // Many tokens in bytes: panels of 4-bit weights (and the convolutions beside them) are brought to int8 with one scale
 // for a row and a block of 256 inputs or so, once for all tokens; tokens have one scale for a block too. So the float
 // work of a group of 32 comes once in eight, and each broadcast of a token's inputs serves two vectors of rows.
-// Included by the sets with VNNI after their float_ops.inl. They give: W; kWideTokens, the tokens of a tile; dot4(low,
-// high, w, a): both vectors of rows w plus their products with the four bytes at a; and the 16-bit lanes of Words.
+// Included by the sets with VNNI and by those of ARM with int8 products, after their float_ops.inl. They give: W;
+// kWideTokens, the tokens of a tile; the 16-bit lanes of Words; kStoredOffset, what weights are stored with (128 where
+// products take them unsigned); kTogether, tokens whose inputs lie eight by eight beside each other; and either
+// dot4(low, high, w, a), both vectors of rows w plus their products with the four bytes at a, or block_dots and
+// arrange.
 
 // Inputs of a block: about 256 in whole groups of 32, such that the blocks come out even where they can.
 inline int64_t wide_block_inputs(int64_t cols) {
@@ -12,8 +15,8 @@ inline int64_t wide_block_inputs(int64_t cols) {
 }
 constexpr int64_t kMostBlockInputs = 288;
 
-// A block of a tile: int8 [kWideTokens][kMostBlockInputs], float scale[kWideTokens], int32 correction[kWideTokens]
-// (-128 times the sum of the inputs: weights are stored as q + 128).
+// A block of a tile: int8 [kWideTokens][kMostBlockInputs] (or [kWideTokens / 2][kMostBlockInputs / 8][2][8]), float
+// scale[kWideTokens], int32 correction[kWideTokens] (-kStoredOffset times the sum of the inputs).
 constexpr int64_t kWideBlockBytes = kWideTokens * (kMostBlockInputs + 8);
 inline size_t wide_tile_bytes(int64_t cols) {
   const int64_t inputs = wide_block_inputs(cols);
@@ -31,13 +34,14 @@ inline void pack_block(F &&values, int64_t inputs, int t, uint8_t *block) {
     top = max(top, abs(v));
   }
   const float largest = reduce_max(top), inverse = largest > 0 ? 127.0f / largest : 0.0f;
-  int8_t *q = reinterpret_cast<int8_t *>(block) + t * kMostBlockInputs;
+  int8_t *q = reinterpret_cast<int8_t *>(block) + t / kTogether * kTogether * kMostBlockInputs + t % kTogether * 8;
   int32_t total = 0;
-  for (int64_t i = 0; i < inputs; i += kGroup) total += quantize_group(x + i, inverse, q + i);
+  for (int64_t i = 0; i < inputs; i += kGroup) total += quantize_group(x + i, inverse, q + i * kTogether);
   float *scale = reinterpret_cast<float *>(block + kWideTokens * kMostBlockInputs);
   scale[t] = largest / 127.0f;
   // wraps if an input is not finite
-  reinterpret_cast<int32_t *>(scale + kWideTokens)[t] = static_cast<int32_t>(-128u * static_cast<uint32_t>(total));
+  reinterpret_cast<int32_t *>(scale + kWideTokens)[t] =
+      static_cast<int32_t>(-kStoredOffset * static_cast<uint32_t>(total));
 }
 
 inline void pack_wide(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, void *tile) {
@@ -51,8 +55,8 @@ inline void pack_wide(const float *x, const Grid &grid, int64_t first, int count
   }
 }
 
-// The first group of 32 inputs of `groups` of a panel's rows [W * part, W * part + W): brought to q + 128 with one
-// scale a row. out: [inputs / 4][2 W rows][4]; these rows come first or second there.
+// The first group of 32 inputs of `groups` of a panel's rows [W * part, W * part + W): brought to q + kStoredOffset
+// with one scale a row. out: [inputs / 4][2 W rows][4]; these rows come first or second there.
 template <Layout kLayout>
 inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int part, uint8_t *out, float *scales) {
   constexpr bool kNibbles = kLayout != Layout::Panels8, kMinimum = kLayout == Layout::Panels4M;
@@ -77,10 +81,11 @@ inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int pa
   constexpr int kShift = kNibbles ? 11 : 8;
   const V unit = V::set(static_cast<float>(1 << (20 - kShift)));
   const Words nibble = Words::set(static_cast<int16_t>(15 << 11)), sign = Words::set(INT16_MIN),
-              high_bytes = Words::set(static_cast<int16_t>(0xFF00));
+              high_bytes = Words::set(static_cast<int16_t>(0xFF00)),
+              both_signs = Words::set(static_cast<int16_t>(0x8080));
   for (int64_t g = group; g < group + groups; ++g, out += 8 * 8 * W) {
     const V scale = V::load_half(scales_of(g)), ratio = scale * inverse;
-    // The signed bytes of 8-bit weights lie around zero already; half a unit rounds, 128 is the stored offset.
+    // The signed bytes of 8-bit weights lie around zero already; half a unit rounds, 128 keeps all above zero.
     const V offset = kNibbles ? minimum_of(g, scale) * inverse : V::zero();
     const Words factor = Words::both(ratio * unit),
                 start = Words::both(fma(offset, V::set(32.0f), V::set(128 * 32 + 16)));
@@ -88,7 +93,8 @@ inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int pa
     auto store = [&](int64_t at, Words even, Words odd) {
       const Words low = shift_right<5>(multiply_round(even, factor) + start),
                   high = shift_left<3>(multiply_round(odd, factor) + start);
-      (low | (high & high_bytes)).store(out + at * 8 * W);
+      const Words bytes = low | (high & high_bytes);
+      (kStoredOffset == 128 ? bytes : bytes ^ both_signs).store(out + at * 8 * W);
     };
     const uint8_t *values = values_of(g);
     each<kValues / 64>([&](auto j) {
@@ -103,6 +109,22 @@ inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int pa
   }
 }
 
+#if CHATLLM_VNNI
+// The dot products of N tokens with two vectors of rows; token n's inputs are at q + n * stride.
+template <int N>
+inline void block_dots(const uint8_t *weights, const int8_t *q, int64_t stride, int64_t inputs,
+                       const int32_t *correction, const uint8_t *ahead, Ints (&acc)[2 * N]) {
+  each<N>([&](auto n) { acc[n] = acc[N + n] = set_ints(correction[n]); });
+  for (int64_t i = 0; i < inputs; i += 4, q += 4, weights += 8 * W) {
+    prefetch(ahead), ahead += 64;  // this block of the next tile
+    const Ints w[2] = {load_ints(weights), load_ints(weights + 4 * W)};
+    each<N>([&](auto n) { dot4(acc[n], acc[N + n], w, q + n * stride); });
+  }
+}
+// Brings two vectors of rows from [inputs / 4][2 W rows][4] into the form that block_dots reads: the same.
+inline void arrange(uint8_t *, int64_t) {}
+#endif
+
 // Adds to the float sums of N tokens and two vectors of rows what a block of inputs gives; these are the first if
 // `first`. sums: of token n and vector v at sums + n * kPanel + v * next.
 template <int N>
@@ -111,13 +133,7 @@ inline void bytes_tile(const uint8_t *weights, const uint8_t *block, int64_t inp
   const float *d = reinterpret_cast<const float *>(block + kWideTokens * kMostBlockInputs);
   const int32_t *correction = reinterpret_cast<const int32_t *>(d + kWideTokens);
   Ints acc[2 * N];
-  each<N>([&](auto n) { acc[n] = acc[N + n] = set_ints(correction[n]); });
-  const int8_t *q = reinterpret_cast<const int8_t *>(block);
-  for (int64_t i = 0; i < inputs; i += 4, q += 4, weights += 8 * W) {
-    prefetch(ahead), ahead += 64;  // this block of the next tile
-    const Ints w[2] = {load_ints(weights), load_ints(weights + 4 * W)};
-    each<N>([&](auto n) { dot4(acc[n], acc[N + n], w, q + n * kMostBlockInputs); });
-  }
+  block_dots<N>(weights, reinterpret_cast<const int8_t *>(block), kMostBlockInputs, inputs, correction, ahead, acc);
   each<2>([&](auto v) {
     const V scale = V::load(scales + v * W);
     each<N>([&](auto n) {
@@ -138,9 +154,9 @@ inline void bytes_tokens(int64_t count, const uint8_t *weights, const uint8_t *b
 // Sums of a tile: [2 panels][kWideTokens][16 rows].
 inline void multiply_wide(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums,
                           float *scratch) {
-  constexpr int kParts = kPanel / W;  // vectors of a panel
+  constexpr int kParts = kPanel / W, kPairs = std::max(1, kParts / 2);  // vectors of a panel, pairs of them
   const int64_t most = wide_block_inputs(w.cols), tile_bytes = static_cast<int64_t>(wide_tile_bytes(w.cols));
-  const int panels = panel + 1 < w.panels() ? 2 : 1;
+  const int panels = panel + 1 < w.panels() ? 2 : 1, pairs = std::max(1, panels * kParts / 2);
   const int64_t panel_size = static_cast<int64_t>(panel_bytes(w)), pair_size = panel_size / ((w.cols + 63) / 64);
   const uint8_t *data = w.data + panel * panel_size;
   uint8_t *bytes = reinterpret_cast<uint8_t *>(scratch);
@@ -148,7 +164,7 @@ inline void multiply_wide(const Matrix &w, const void *tiles, int64_t count, int
   const uint8_t *block = static_cast<const uint8_t *>(tiles);
   for (int64_t at = 0; at < w.cols; at += most, block += kWideBlockBytes) {
     const int64_t inputs = std::min(most, w.cols - at), group = at / kGroup, groups = inputs / kGroup;
-    // Vectors of rows in pairs: both panels, or both halves of each.
+    // Vectors of rows in pairs: both panels, or two of each.
     for (int v = 0; v < 2 * kParts; ++v) {
       const int of = v / kParts;
       if (of >= panels) break;
@@ -163,6 +179,7 @@ inline void multiply_wide(const Matrix &w, const void *tiles, int64_t count, int
       for (int64_t i = 0; i < inputs / 4; ++i) std::memset(bytes + (2 * i + 1) * 4 * W, 128, 4 * W);
       std::fill(scales + W, scales + 2 * W, 0.0f);
     }
+    for (int pair = 0; pair < pairs; ++pair) arrange(bytes + pair * inputs * 2 * W, inputs);
     // The packed weights of the next block, or of the next panels, come from memory meanwhile.
     const bool last = at + most >= w.cols;
     const uint8_t *coming = data + (last ? 2 * panel_size : (at + most) / 64 * pair_size);
@@ -171,11 +188,11 @@ inline void multiply_wide(const Matrix &w, const void *tiles, int64_t count, int
     for (int64_t t = 0; t * kWideTokens < count; ++t) {
       for (int64_t line = t * step; line < std::min((t + 1) * step, size / panels); line += 64)
         for (int of = 0; of < panels; ++of) prefetch_far(coming + of * panel_size + line);
-      for (int pair = 0; pair < (kParts == 1 ? 1 : panels); ++pair) {
+      for (int pair = 0; pair < pairs; ++pair) {
         const uint8_t *tokens = block + t * tile_bytes;
         bytes_tokens<kWideTokens>(count - t * kWideTokens, bytes + pair * inputs * 2 * W, tokens, inputs,
                                   scales + pair * 2 * W, at == 0, tokens + tile_bytes,
-                                  sums + (2 * t + (kParts == 1 ? 0 : pair)) * kWideTokens * kPanel,
+                                  sums + (2 * t + pair / kPairs) * kWideTokens * kPanel + pair % kPairs * 2 * W,
                                   kParts == 1 ? kWideTokens * kPanel : W);
       }
     }
