@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,13 @@ def test_the_command_line_explains_a_wrong_size(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit):
         main([str(tmp_path / "small"), "--set", "head_dim=96"])
     assert "text.head_dim=96" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "small")])
+    assert "pip install 'qwen3asr-native[convert]'" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()

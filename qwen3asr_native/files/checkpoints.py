@@ -1,6 +1,6 @@
 """Random checkpoints of any size of the Qwen3-ASR architecture, for measurements and tests that need no trained weights.
 
-``python -m qwen3asr_native.checkpoints OUT --preset 0.6b`` writes a Hugging Face checkpoint directory; with
+``python -m qwen3asr_native.files.checkpoints OUT --preset 0.6b`` writes a Hugging Face checkpoint directory; with
 ``--ggmm q4_0`` also the GGMM file beside it. Everything follows from the seed: the same call gives the same bytes.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConversionError
 from .architecture import Shape, tensor_shapes
-from .convert import PathLike, convert
+from .convert import PathLike, checkpoint_packages, convert
 
 Overrides = Mapping[str, Union[int, float, bool]]
 
@@ -170,12 +170,13 @@ def make_checkpoint(
     if tied and not aligner:
         del shapes["thinker.lm_head.weight"]
     text_config["tie_word_embeddings"] = tied and not aligner
+    number = _number(dtype)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _write_tokenizer(directory, base_tokens, added)
         _write_json(directory / "config.json", config)
         _write_json(directory / "preprocessor_config.json", _PREPROCESSOR)
-        _write_weights(directory / "model.safetensors", shapes, dtype, seed)
+        _write_weights(directory / "model.safetensors", shapes, *number, seed)
     except OSError as error:
         raise ConversionError(f"cannot write the checkpoint {directory}: {error.strerror}") from None
     return directory
@@ -311,18 +312,23 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _write_weights(path: Path, shapes: Mapping[str, Shape], dtype: str, seed: int) -> None:
-    """Write a safetensors file piece by piece: no tensor is ever in memory as a whole."""
-    import ml_dtypes
+def _number(dtype: str) -> tuple[str, Any]:
+    """A number's name in a safetensors file, and NumPy's type for it."""
+    with checkpoint_packages():
+        import ml_dtypes
 
-    kinds: dict[str, tuple[str, Any]] = {
-        "bf16": ("BF16", ml_dtypes.bfloat16),
-        "f16": ("F16", np.float16),
-        "f32": ("F32", np.float32),
-    }
+        kinds = {
+            "bf16": ("BF16", ml_dtypes.bfloat16),
+            "f16": ("F16", np.float16),
+            "f32": ("F32", np.float32),
+        }
     if dtype not in kinds:
         raise ConversionError(f"unknown dtype {dtype!r}; choose one of {', '.join(kinds)}")
-    label, number_type = kinds[dtype]
+    return kinds[dtype]
+
+
+def _write_weights(path: Path, shapes: Mapping[str, Shape], label: str, number_type: Any, seed: int) -> None:
+    """Write a safetensors file piece by piece: no tensor is ever in memory as a whole."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
@@ -363,8 +369,8 @@ def _sizes(assignments: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of ``python -m qwen3asr_native.checkpoints``."""
-    parser = argparse.ArgumentParser(prog="python -m qwen3asr_native.checkpoints", description=__doc__)
+    """Command line of ``python -m qwen3asr_native.files.checkpoints``."""
+    parser = argparse.ArgumentParser(prog="python -m qwen3asr_native.files.checkpoints", description=__doc__)
     parser.add_argument("out", type=Path, help="directory to write the checkpoint to")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
     parser.add_argument(

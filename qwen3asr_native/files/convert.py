@@ -358,14 +358,24 @@ def _checkpoint_tensors(
         raise ConversionError(f"{source} lacks {len(missing)} tensors, first {missing[0]}; download it again")
 
 
-def _open_shard(path: Path) -> Any:
+@contextmanager
+def checkpoint_packages() -> Iterator[None]:
+    """For imports that checkpoints need.
+
+    :raises ConversionError: a package of the extra is missing.
+    """
     try:
-        import ml_dtypes  # noqa: F401  (gives NumPy the bfloat16 that safetensors asks for)
-        from safetensors import SafetensorError, safe_open
+        yield
     except ImportError:
         raise ConversionError(
-            "reading checkpoints needs packages more: pip install 'qwen3asr-native[convert]'"
+            "checkpoints need packages more: pip install 'qwen3asr-native[convert]'"
         ) from None
+
+
+def _open_shard(path: Path) -> Any:
+    with checkpoint_packages():
+        import ml_dtypes  # noqa: F401  (gives NumPy the bfloat16 that safetensors asks for)
+        from safetensors import SafetensorError, safe_open
     try:
         return safe_open(str(path), framework="numpy")
     except (SafetensorError, OSError) as error:
