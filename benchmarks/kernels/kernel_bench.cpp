@@ -117,7 +117,8 @@ void bench(const Kernels &kernels, DType type, int64_t tokens, int64_t rows, int
 
 // Products of many tokens in a form of their own, bringing the weights into it included, against the peak of what
 // computes them.
-void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows, int64_t cols, double peak) {
+void bench_wide(const Kernels &kernels, const WideForm &form, DType type, int64_t tokens, int64_t rows, int64_t cols,
+                double peak) {
   std::mt19937 random(1);
   const std::vector<uint8_t> source = random_rows(type, rows, cols, random);
   Matrix w;
@@ -129,22 +130,21 @@ void bench_wide(const Kernels &kernels, DType type, int64_t tokens, int64_t rows
   pack_panels(type, source.data(), w, 0, w.panels(), packed.data());
   w.data = packed.data();
   std::vector<float> x(static_cast<size_t>(tokens * cols), 0.5f), out(static_cast<size_t>(tokens * row_stride(rows)));
-  const int64_t tile = kernels.wide_tile, tiles = (tokens + tile - 1) / tile;
-  const size_t tile_size = kernels.wide_tile_bytes(cols);
+  const int64_t tile = form.tile, tiles = (tokens + tile - 1) / tile;
+  const size_t tile_size = form.tile_bytes(cols);
   Buffer<uint8_t> packed_x(tile_size * static_cast<size_t>(tiles));
-  Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens, kernels.wide_tile));
+  Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens, form.tile));
   std::vector<int64_t> offsets;
   for (int64_t i = 0; i < tokens; ++i) offsets.push_back(i * row_stride(rows));
   const double pack = best_seconds([&] {
     for (int64_t t = 0; t < tiles; ++t)
-      kernels.pack_wide(x.data(), Grid::rows(cols), t * tile,
-                        static_cast<int>(std::min<int64_t>(tile, tokens - t * tile)), cols,
-                        packed_x.data() + tile_size * static_cast<size_t>(t));
+      form.pack(x.data(), Grid::rows(cols), t * tile, static_cast<int>(std::min<int64_t>(tile, tokens - t * tile)),
+                cols, packed_x.data() + tile_size * static_cast<size_t>(t));
   });
   const double multiply = best_seconds([&] {
     for (int64_t panel = 0; panel < w.panels(); panel += 2) {
-      kernels.multiply_wide(w, packed_x.data(), tokens, panel, sums.data(), scratch.data());
-      kernels.store_wide(sums.data(), w, panel, tokens, out.data(), offsets.data(), Epilogue{});
+      form.multiply(w, packed_x.data(), tokens, panel, sums.data(), scratch.data());
+      form.store(sums.data(), w, panel, tokens, out.data(), offsets.data(), Epilogue{});
     }
   });
   const double ops = 2.0 * static_cast<double>(tokens * rows * cols);
@@ -176,19 +176,24 @@ int main(int argc, char **argv) {
     bench(kernels, type, 216, 1024, 3072, limit);
     bench(kernels, type, 1, 1 << 17, 1024, limit);  // far larger than the caches: the decode step's access pattern
   }
-  if (kernels.wide_coarse) {
+  if (kernels.wide_bytes.tokens > 0) {
+    const double unit = peak(kernels.peak_wide_bytes);
+    const WideForm &form = kernels.wide_bytes;
+    std::printf("%s: many tokens in bytes, peak %.1f GOP/s\n", kernels.name, unit / 1e9);
     for (const DType type : {DType::Q4_0, DType::Q4_1})
-      for (const int64_t tokens : {24, 48, 64, 96, 104, 217, 416}) bench_wide(kernels, type, tokens, 1024, 1024, int8);
-    bench_wide(kernels, DType::Q4_0, 217, 1024, 3072, int8);
-    bench_wide(kernels, DType::Q8_0, 208, 480, 4320, int8);
+      for (const int64_t tokens : {24, 48, 64, 96, 104, 217, 416})
+        bench_wide(kernels, form, type, tokens, 1024, 1024, unit);
+    bench_wide(kernels, form, DType::Q4_0, 217, 1024, 3072, unit);
+    bench_wide(kernels, form, DType::Q8_0, 208, 480, 4320, unit);
   }
   if (has_matrix_unit(kernels)) {
     const double unit = peak(kernels.peak_bf16);
-    std::printf("%s: matrix unit %.1f GFLOP/s\n", kernels.name, unit / 1e9);
+    const WideForm &form = kernels.wide_floats;
+    std::printf("%s: matrix unit in bfloat16, peak %.1f GFLOP/s\n", kernels.name, unit / 1e9);
     for (const DType type : {DType::Q4_0, DType::Q8_0, DType::F16})
-      for (const int64_t tokens : {16, 32, 104, 217, 416}) bench_wide(kernels, type, tokens, 1024, 1024, unit);
-    bench_wide(kernels, DType::Q4_0, 217, 1024, 3072, unit);
-    bench_wide(kernels, DType::F16, 160, 480, 4320, unit);
+      for (const int64_t tokens : {16, 32, 104, 217, 416}) bench_wide(kernels, form, type, tokens, 1024, 1024, unit);
+    bench_wide(kernels, form, DType::Q4_0, 217, 1024, 3072, unit);
+    bench_wide(kernels, form, DType::F16, 160, 480, 4320, unit);
   }
   return 0;
 }

@@ -20,19 +20,22 @@ namespace {
 
 constexpr float kUntouched = -12345.0f;
 
-// A way to compute products: a kernel set, with or without its form for many tokens.
+// A way to compute products: a kernel set, with or without one of its forms for many tokens.
 struct Way {
   const Kernels *k;
-  bool wide;
-  bool coarse() const { return wide && k->wide_coarse; }
-  std::string name() const { return std::string(k->name) + (wide ? " (wide)" : ""); }
+  const WideForm *wide;
+  bool coarse() const { return wide == &k->wide_bytes; }
+  std::string name() const {
+    return std::string(k->name) + (wide == nullptr ? "" : coarse() ? " (wide, bytes)" : " (wide)");
+  }
 };
 
 std::vector<Way> ways(DType type) {
   std::vector<Way> list;
   for (const Kernels *k : test::kernel_sets()) {
-    list.push_back({k, false});
-    if (k->wide_tokens > 0 && (!k->wide_coarse || is_int8(panel_layout(type, *k)))) list.push_back({k, true});
+    list.push_back({k, nullptr});
+    if (k->wide_bytes.tokens > 0 && is_int8(panel_layout(type, *k))) list.push_back({k, &k->wide_bytes});
+    if (k->wide_floats.tokens > 0) list.push_back({k, &k->wide_floats});
   }
   return list;
 }
@@ -134,7 +137,7 @@ std::vector<float> block_units(const std::vector<float> &x, int64_t cols, int64_
 // Weights and tokens as int8 with one scale a block: each may be off by half a unit, weights a little more since the
 // ratio of their scales is a fixed-point number.
 Products coarse_products(const Way &way, const Weights &w, const std::vector<float> &x) {
-  const int64_t rows = w.rows.rows, cols = w.rows.cols, block = way.k->wide_block_inputs(cols);
+  const int64_t rows = w.rows.rows, cols = w.rows.cols, block = way.wide->block_inputs(cols);
   Products p(w.values, x, rows, cols);
   // The scales of Q4_K may allow values that a row does not have, and are rounded when they are packed.
   const bool k = w.rows.type == DType::Q4_K;
@@ -157,7 +160,7 @@ Products expected_products(const Way &way, const Weights &w, const std::vector<f
   const Layout layout = w.packed(*way.k).layout;
   const int64_t rows = w.rows.rows, cols = w.rows.cols;
   if (way.coarse()) return coarse_products(way, w, x);
-  if (way.wide) return {to_bfloat(w.values, layout != Layout::PanelsBF16), to_bfloat(x, false), rows, cols};
+  if (way.wide != nullptr) return {to_bfloat(w.values, layout != Layout::PanelsBF16), to_bfloat(x, false), rows, cols};
   if (layout == Layout::PanelsBF16) return {to_bfloat(w.values, false), x, rows, cols};
   return {w.values, is_int8(layout) ? quantized(x) : x, rows, cols};
 }
@@ -180,23 +183,23 @@ void multiply(const Way &way, const Weights &w, const float *x, const Grid &grid
     k.multiply_rows(m, x, grid, tokens, 0, m.rows, out, Grid::rows(stride), epilogue, scratch.data());
     return;
   }
-  if (way.wide) {
-    const size_t tile = k.wide_tile_bytes(m.cols), T = static_cast<size_t>(k.wide_tile),
+  if (way.wide != nullptr) {
+    const size_t tile = way.wide->tile_bytes(m.cols), T = static_cast<size_t>(way.wide->tile),
                  tiles = (static_cast<size_t>(tokens) + T - 1) / T;
     Buffer<uint8_t> data(tile * tiles);
     std::memset(data.data(), 0xFF, data.capacity());  // NaN: what is not packed must not matter
     for (size_t t = 0; t < tiles; ++t) {
       const int64_t first = static_cast<int64_t>(t * T);
-      k.pack_wide(x, grid, first, static_cast<int>(std::min<int64_t>(k.wide_tile, tokens - first)), m.cols,
-                  data.data() + t * tile);
+      way.wide->pack(x, grid, first, static_cast<int>(std::min<int64_t>(way.wide->tile, tokens - first)), m.cols,
+                     data.data() + t * tile);
     }
-    Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens, k.wide_tile));
+    Buffer<float> scratch(kWideScratch), sums(wide_sums(tokens, way.wide->tile));
     std::vector<int64_t> offsets;
     for (int64_t i = 0; i < tokens; ++i) offsets.push_back(i * stride);
     for (int64_t panel = 0; panel < m.panels(); panel += 2) {
       std::fill(sums.data(), sums.data() + sums.capacity(), NAN);
-      k.multiply_wide(m, data.data(), tokens, panel, sums.data(), scratch.data());
-      k.store_wide(sums.data(), m, panel, tokens, out, offsets.data(), epilogue);
+      way.wide->multiply(m, data.data(), tokens, panel, sums.data(), scratch.data());
+      way.wide->store(sums.data(), m, panel, tokens, out, offsets.data(), epilogue);
     }
     return;
   }
@@ -397,7 +400,7 @@ TEST(int8_tokens_over_segments) {
           tokens.push_back(map[static_cast<size_t>(t / 3 * 500 + t % 3 * 70 + s * 1000 + i)]);
     const Weights w(DType::Q8_0, 33, cols, &random);
     for (const Way &way : ways(DType::Q8_0)) {
-      if (way.coarse() && segment % way.k->wide_block_inputs(cols) != 0) continue;  // it is not used for these
+      if (way.coarse() && segment % way.wide->block_inputs(cols) != 0) continue;  // it is not used for these
       const Products expected = expected_products(way, w, tokens);
       std::vector<float> out(9 * 33);
       multiply(way, w, map.data(), grid, 9, out.data(), 33, {});
@@ -439,7 +442,7 @@ TEST(products_of_a_range_of_panels) {
   for (const Kernels *k : test::kernel_sets()) {
     if (k->tile_tokens == 0) continue;
     std::vector<float> whole(200), parts(200, kUntouched);
-    multiply({k, false}, w, x.data(), Grid::rows(96), 2, whole.data(), 100, {});
+    multiply({k, nullptr}, w, x.data(), Grid::rows(96), 2, whole.data(), 100, {});
     Buffer<uint8_t> tile(4 * int8_group_bytes(k->tile_tokens));
     k->pack_int8(x.data(), Grid::rows(96), 0, 2, 96, tile.data());
     const int64_t offsets[2] = {0, 100};

@@ -278,7 +278,8 @@ void check_few_rows(const Kernels &k, int threads, DType type, int64_t cols, boo
 
 TEST(a_row_has_the_same_bits_whatever_stands_beside_it) {
   for (const Kernels *k : test::kernel_sets()) {
-    CHECK(k->wide_tokens == 0 || k->wide_tokens > kFewTokens);
+    for (const WideForm *form : {&k->wide_bytes, &k->wide_floats})
+      CHECK(form->tokens == 0 || form->tokens > kFewTokens);
     for (const DType type : {DType::Q4_0, DType::Q4_1, DType::Q4_K, DType::Q8_0, DType::F16, DType::F32})
       for (const bool gated : {false, true}) check_few_rows(*k, gated ? 3 : 1, type, 512, gated);
     check_few_rows(*k, 2, DType::F16, 75, true);

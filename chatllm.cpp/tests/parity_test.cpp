@@ -161,7 +161,7 @@ TEST(a_prefill_in_blocks_is_one_pass) {
       const auto x = inputs(*model, 1100, 3);
       const auto blocks = prefill(*model, products, x, 1100);
       // The same bits; but a matrix unit is used for many tokens at once only, with inputs of its own.
-      const double tolerance = k->wide_tokens == 0 ? 0 : 0.02;
+      const double tolerance = k->wide_floats.tokens == 0 ? 0 : 0.02;
       for (const int64_t at_a_time : {7, 50, 513}) {
         const double error = test::relative_rms(prefill(*model, products, x, at_a_time), blocks);
         if (!(error <= tolerance))
@@ -272,7 +272,8 @@ TEST(the_last_positions_of_a_prefill_have_scores) {
     for (const int64_t last : {int64_t{1}, int64_t{17}, kScored}) {
       const std::vector<float> part(x.begin(), x.begin() + (kCount - kScored + last) * hidden);
       const std::vector<float> row(scores.begin() + (last - 1) * vocab, scores.begin() + last * vocab);
-      CHECK(test::relative_rms(prefill(*model, products, part, kCount), row) <= (k->wide_tokens == 0 ? 0 : 0.02));
+      CHECK(test::relative_rms(prefill(*model, products, part, kCount), row) <=
+            (k->wide_floats.tokens == 0 ? 0 : 0.02));
     }
   }
 }
@@ -303,7 +304,7 @@ TEST(truncated_positions_are_forgotten) {
     decoder.release();
     sequence.shrink(60);
     feed(x);
-    CHECK(test::relative_rms(out, prefill(*model, products, x, 100)) <= (k->wide_tokens == 0 ? 0 : 0.02));
+    CHECK(test::relative_rms(out, prefill(*model, products, x, 100)) <= (k->wide_floats.tokens == 0 ? 0 : 0.02));
   }
 }
 

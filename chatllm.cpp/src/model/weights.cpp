@@ -78,9 +78,9 @@ class Model::Packer {
           std::memcpy(&permuted[static_cast<size_t>((o * 9 + k) * in + i) * size],
                       &original[static_cast<size_t>((o * in + i) * 9 + k) * size], size);
     DType type = tensor.type;
-    // 8-bit weights where they are faster than 16-bit ones and there is no matrix unit for those; the error stays
-    // below that of the 8-bit activations, and far below that of 4-bit layers.
-    if (kernels_.fast_bytes && !has_matrix_unit(kernels_) && 9 * in % kGroup == 0) {
+    // 8-bit weights where they are faster than 16-bit ones; where there is a matrix unit for those, only beside 4-bit
+    // layers. The error stays below that of the 8-bit activations, and far below that of such layers.
+    if (kernels_.fast_bytes && (four_bit_encoder_ || !has_matrix_unit(kernels_)) && 9 * in % kGroup == 0) {
       permuted = to_q8_0(type, permuted, out * 9 * in);
       type = DType::Q8_0;
     }

@@ -191,6 +191,13 @@ inline Words multiply_round(Words a, Words b) {
 
 constexpr int kWideTokens = 6, kWideFrom = 48;
 constexpr uint32_t kStoredOffset = 128;
+constexpr int64_t kBlockSizes[] = {256, 288, 224, 192}, kMostBlockInputs = 288;
+constexpr int64_t block_stride(int64_t) {
+  return kMostBlockInputs;
+}
+inline int64_t group_at(int64_t t, int64_t i) {
+  return t * kMostBlockInputs + i;
+}
 #include "nn/wide_bytes.inl"
 #endif
 

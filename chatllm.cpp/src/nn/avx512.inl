@@ -183,8 +183,28 @@ inline Words multiply_round(Words a, Words b) {
   return {_mm512_mulhrs_epi16(a.v, b.v)};
 }
 
+#if CHATLLM_TILES
+// A tile of the matrix unit is sixteen tokens' 64 inputs, or sixteen rows' weights for four inputs each.
+constexpr int kWideTokens = 16, kWideFrom = kFewTokens + 1;
+constexpr uint32_t kStoredOffset = 0;
+constexpr int64_t kBlockSizes[] = {256, 480}, kMostBlockInputs = 512;
+constexpr int64_t block_stride(int64_t inputs) {
+  return (inputs + 63) / 64 * 64;
+}
+inline int64_t group_at(int64_t t, int64_t i) {
+  return i / 64 * 64 * kWideTokens + t * 64 + i % 64;
+}
+#else
 constexpr int kWideTokens = 12, kWideFrom = 48;
 constexpr uint32_t kStoredOffset = 128;
+constexpr int64_t kBlockSizes[] = {256, 288, 224, 192}, kMostBlockInputs = 288;
+constexpr int64_t block_stride(int64_t) {
+  return kMostBlockInputs;
+}
+inline int64_t group_at(int64_t t, int64_t i) {
+  return t * kMostBlockInputs + i;
+}
+#endif
 #include "nn/wide_bytes.inl"
 #endif
 

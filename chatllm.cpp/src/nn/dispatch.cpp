@@ -64,7 +64,7 @@ bool has(uint32_t bits, std::initializer_list<int> wanted) {
 }
 
 struct CpuFeatures {
-  bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, amx_bf16 = false;
+  bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, amx = false;
 };
 
 // What the CPU has, and the operating system saves when it switches threads.
@@ -84,8 +84,7 @@ CpuFeatures cpu_features() {
   f.avx512 = f.avx2 && wide && has(extended.b, {16, 17, 30, 31});  // F, DQ, BW, VL
   f.avx512_vnni = f.avx512 && has(extended.c, {11});
   if (CHATLLM_EVEX_VNNI) f.avx_vnni = f.avx512_vnni;
-  f.amx_bf16 =
-      f.avx512_vnni && has(extended.d, {22, 24}) && has(cpuid(7, 1).a, {5});  // AMX-BF16, AMX-TILE; AVX512-BF16
+  f.amx = f.avx512_vnni && has(extended.d, {22, 24, 25}) && has(cpuid(7, 1).a, {5});  // AMX-BF16, -TILE, -INT8; BF16
   return f;
 }
 
@@ -104,7 +103,7 @@ std::vector<const Kernels *> usable_sets() {
 #if defined(__x86_64__) || defined(_M_X64)
   const CpuFeatures cpu = cpu_features();
 #if CHATLLM_AMX
-  if (cpu.amx_bf16 && tiles_allowed()) sets.push_back(&kAmxKernels);
+  if (cpu.amx && tiles_allowed()) sets.push_back(&kAmxKernels);
 #endif
   if (cpu.avx512_vnni) sets.push_back(&kAvx512VnniKernels);
 #if CHATLLM_AVX_VNNI

@@ -12,11 +12,11 @@
 // - Few tokens, up to 16: a decode step or the check of a draft. Time is that of reading the weights from memory, once
 //   for all tokens. A token's results are the same bits whatever the others are and however many: each sum is made of
 //   the same operations in the same order.
-// - Many tokens, from wide_tokens on: the weights of two panels are brought, once for all tokens, into a form that the
-//   CPU multiplies faster than the one they are kept in. That form has wide blocks, stretches of inputs that are
+// - Many tokens, a few dozen: the weights of two panels are brought, once for all tokens, into a form that the CPU
+//   multiplies faster than the one they are kept in. That form has wide blocks, stretches of inputs that are
 //   multiplied at a time: 32 for a matrix unit in bfloat16; about 256, with one scale for each row and each token, for
-//   int8 dot products of coarse matrices (wide_bytes.inl). Float sums of all tokens with the two panels lie in memory
-//   and grow block by block; at the end they are stored, or activated and packed for the next product.
+//   int8 products of coarse matrices (wide_bytes.inl). Float sums of all tokens with the two panels lie in memory and
+//   grow block by block; at the end they are stored, or activated and packed for the next product.
 //
 // The generic set has no panels and no tiles: it reads rows in the file's own form and tokens as they are, and is the
 // truth that the others are tested against.
@@ -100,9 +100,9 @@ constexpr int64_t wide_blocks(int64_t cols) {
   return (cols + kWideBlock - 1) / kWideBlock;
 }
 constexpr int64_t kWideStretch = 8;  // blocks of inputs that are unpacked at a time
-// Floats of scratch for two panels of a stretch in bfloat16, and of the sums of all tokens (in tiles of so many) with
-// two panels.
-constexpr size_t kWideScratch = 2 * kWideStretch * kWideBlock * kPanel / 2;
+// Floats of scratch for two panels of a stretch in bfloat16, or of a block in bytes and its scales, and of the sums of
+// all tokens (in tiles of so many) with two panels.
+constexpr size_t kWideScratch = 2 * kWideStretch * kWideBlock * kPanel / 2 + 2 * kPanel;
 constexpr size_t wide_sums(int64_t tokens, int tile) {
   return static_cast<size_t>((tokens + 2 * tile - 1) / (2 * tile) * (2 * tile) * 2 * kPanel);
 }
@@ -137,6 +137,26 @@ inline const int8_t *kv_values(const void *block) {
   return static_cast<const int8_t *>(block) + kv_value_scale_bytes();
 }
 
+// Products of many tokens, with weights that are brought into a form of their own once for all of them.
+struct WideForm {
+  int tokens;                             // worth it from this many on, more than kFewTokens; 0: the set has none
+  int tile;                               // tokens of a tile
+  int64_t (*block_inputs)(int64_t cols);  // inputs of a block, a multiple of 32: a token's segments must be multiples
+  size_t (*tile_bytes)(int64_t cols);
+  // Packs tokens [first, first + count) of x, count <= tile.
+  void (*pack)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, void *tile);
+  // The sums of `count` tokens with panels `panel` and, if there is one, `panel` + 1: [tile][2][tokens of a tile][16
+  // rows] float32, wide_sums(count, tile) of them. scratch holds kWideScratch floats.
+  void (*multiply)(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums, float *scratch);
+  // Where these sums go: token i to out + offsets[i]; or, as inputs of the next product, to its packed tokens of w.rows
+  // inputs: gelu(sum + bias), or silu(sum) up if there are sums `up` of a second matrix. The sums of a block's pairs of
+  // panels lie one after another; the block is packed with the last of them.
+  void (*store)(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out, const int64_t *offsets,
+                const Epilogue &epilogue);
+  void (*pack_sums)(float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
+                    void *tiles);
+};
+
 struct Kernels {
   const char *name;
   int tile_tokens;  // T; 0: products work on unpacked rows (generic)
@@ -151,27 +171,9 @@ struct Kernels {
   // of the tile is written at out + offsets[i].
   void (*multiply)(const Matrix &w, const void *tile, int count, int64_t begin, int64_t end, float *out,
                    const int64_t *offsets, const Epilogue &epilogue);
-  // Many tokens at once, with weights that are brought into a form of their own once for all tokens: bfloat16 for a
-  // matrix unit, or int8 with one scale for about 256 inputs. wide_tokens: worth it from this many on, more than
-  // kFewTokens; 0: the set has none. wide_coarse: for coarse matrices only.
-  int wide_tokens;
-  bool wide_coarse;
-  int wide_tile;  // tokens of a tile
-  int64_t (*wide_block_inputs)(
-      int64_t cols);  // inputs of a block, a multiple of 32: a token's segments must be multiples
-  size_t (*wide_tile_bytes)(int64_t cols);
-  // Packs tokens [first, first + count) of x, count <= wide_tile.
-  void (*pack_wide)(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, void *tile);
-  // The sums of `count` tokens with panels `panel` and, if there is one, `panel` + 1: [tile][2][wide_tile tokens][16
-  // rows] float32, wide_sums(count, wide_tile) of them. scratch holds kWideScratch floats.
-  void (*multiply_wide)(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums, float *scratch);
-  // Where these sums go: token i to out + offsets[i]; or, as inputs of the next product, to its packed tokens of w.rows
-  // inputs: gelu(sum + bias), or silu(sum) up if there are sums `up` of a second matrix. The sums of a block's pairs of
-  // panels lie one after another; the block is packed with the last of them.
-  void (*store_wide)(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out,
-                     const int64_t *offsets, const Epilogue &epilogue);
-  void (*pack_sums)(float *sums, const float *up, const Matrix &w, int64_t panel, const float *bias, int64_t count,
-                    void *tiles);
+  // Many tokens: bytes, for coarse matrices of 8-bit or 4-bit weights; floats, for all others (the matrix unit in
+  // bfloat16).
+  WideForm wide_bytes, wide_floats;
 
   // Generic only: rows [begin, end) of w times tokens [0, count) of x. scratch holds cols floats.
   void (*multiply_rows)(const Matrix &w, const float *x, const Grid &grid, int64_t count, int64_t begin, int64_t end,
@@ -210,14 +212,15 @@ struct Kernels {
 
   // For measuring: loops of independent instructions in registers, returning the operations done; a pass over memory.
   int64_t (*peak_int8)(int64_t iterations);
-  int64_t (*peak_bf16)(int64_t iterations);
+  int64_t (*peak_bf16)(int64_t iterations);        // on the matrix unit; without one, as peak_float
+  int64_t (*peak_wide_bytes)(int64_t iterations);  // on the matrix unit; without one, as peak_int8
   int64_t (*peak_float)(int64_t iterations);
   uint64_t (*read)(const uint8_t *data, size_t bytes);
 };
 
 // In bfloat16, which is then what 16-bit weights are kept in.
 inline bool has_matrix_unit(const Kernels &kernels) {
-  return kernels.wide_tokens > 0 && !kernels.wide_coarse;
+  return kernels.wide_floats.tokens > 0;
 }
 
 inline void prefetch(const void *p) {

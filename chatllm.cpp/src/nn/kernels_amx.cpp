@@ -1,7 +1,8 @@
-// AMX: products of many tokens on the matrix unit in bfloat16 (1,024 multiply-adds a cycle); all else as with AVX-512
-// VNNI. Weights are unpacked to bfloat16 a pair of panels at a time, once for all tokens; sums are float32. A product
-// of 32 tokens and 32 rows holds four tiles of sums; each step of 32 inputs loads two tiles of tokens and two of
-// weights for four products.
+// AMX: products of many tokens on the matrix unit, in bytes for coarse matrices (2,048 multiply-adds a cycle;
+// wide_bytes.inl), else in bfloat16 (1,024); all else as with AVX-512 VNNI. Weights are brought into either form a pair
+// of panels at a time, once for all tokens. A product of 32 tokens and 32 rows holds four tiles of sums; each step of
+// 32 inputs, or of 64 bytes, loads two tiles of tokens and two of weights for four products. Sums of bfloat16 are
+// float32; those of bytes are integers, which are scaled and added to float sums in memory after each block.
 #include "nn/kernels.h"
 
 #if CHATLLM_AMX
@@ -13,18 +14,19 @@
 #include <cstring>
 
 #if defined(__clang__)
-#pragma clang attribute push(                                                                                 \
-    __attribute__((                                                                                           \
-        target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-bf16,avx2,fma,f16c"))), \
+#pragma clang attribute push(                                                                                          \
+    __attribute__((                                                                                                    \
+        target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8,avx2,fma,f16c"))), \
     apply_to = function)
 #else
 // GCC 12 reports its own headers' "undefined" vectors.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-bf16,avx2,fma,f16c")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8,avx2,fma,f16c")
 #endif
 #define CHATLLM_VNNI 1
+#define CHATLLM_TILES 1
 
 namespace chatllm {
 namespace {
@@ -193,6 +195,90 @@ void multiply_tiles(const uint8_t *tokens, size_t tile_bytes, const uint8_t *wei
   if constexpr (T > 1 && P > 1) _tile_stored(3, sums[3], 64);
 }
 
+// ---- bytes ----
+
+using IntSums = int32_t[kWideTile][kPanel];
+
+// What a block gave to 32 tokens and two panels, not yet added to their sums: tiles as in multiply_bytes.
+struct Pending {
+  alignas(64) IntSums ints[4];
+  const float *token_scales[2] = {};
+  float *sums = nullptr;  // of no tokens yet
+};
+
+// Adds one of the tiles.
+inline void add_tile(const Pending &p, int tile, const float *row_scales, bool first) {
+  const V scale = V::load(row_scales + tile % 2 * kPanel);
+  const float *d = p.token_scales[tile / 2];
+  float *sums = p.sums + tile * kWideTile * kPanel;
+  for (int i = 0; i < kWideTile; ++i) {
+    const V before = first ? V::zero() : V::load(sums + i * kPanel);
+    fma(to_floats(load_ints(p.ints[tile][i])), scale * V::set(d[i]), before).store(sums + i * kPanel);
+  }
+}
+
+// A block's products of T tiles of tokens with P panels. Between its steps the unit's vectors are free: they add what
+// the tokens before these got.
+template <int T, int P>
+inline void multiply_bytes(const WideBlock &b, const uint8_t *tokens, Pending *now, const Pending &before) {
+  _tile_zero(0);
+  if constexpr (P > 1) _tile_zero(1);
+  if constexpr (T > 1) _tile_zero(2);
+  if constexpr (T > 1 && P > 1) _tile_zero(3);
+  const int8_t *q = block_tokens(tokens);
+  const uint8_t *weights = b.weights;
+  constexpr int64_t kRow = 2 * 4 * kPanel;  // bytes from one row of a tile of weights to the next
+  const int64_t steps = (b.inputs + 63) / 64;
+  int added = before.sums == nullptr ? 4 : 0;
+  for (int64_t s = 0; s < steps; ++s, q += kTileBytes, weights += 16 * kRow) {
+    _tile_loadd(4, q, 64);
+    if constexpr (T > 1) _tile_loadd(5, q + b.tile_bytes, 64);
+    _tile_loadd(6, weights, kRow);
+    if constexpr (P > 1) _tile_loadd(7, weights + 4 * kPanel, kRow);
+    _tile_dpbssd(0, 4, 6);
+    if constexpr (P > 1) _tile_dpbssd(1, 4, 7);
+    if constexpr (T > 1) _tile_dpbssd(2, 5, 6);
+    if constexpr (T > 1 && P > 1) _tile_dpbssd(3, 5, 7);
+    if (added < 4) {
+      if (P > 1 || added % 2 == 0) add_tile(before, added, b.scales, b.first);
+      ++added;
+    }
+  }
+  for (; added < 4; ++added)
+    if (P > 1 || added % 2 == 0) add_tile(before, added, b.scales, b.first);
+  _tile_stored(0, now->ints[0], 64);
+  if constexpr (P > 1) _tile_stored(1, now->ints[1], 64);
+  if constexpr (T > 1) _tile_stored(2, now->ints[2], 64);
+  if constexpr (T > 1 && P > 1) _tile_stored(3, now->ints[3], 64);
+}
+
+void multiply_block(const WideBlock &b) {
+  Pending pending[2];
+  const int64_t tiles = (b.count + kWideTile - 1) / kWideTile, pairs = (tiles + 1) / 2;
+  for (int64_t t = 0; t < pairs; ++t) {
+    b.fetch(2 * t), b.fetch(2 * t + 1);
+    const uint8_t *tokens = b.tokens + 2 * t * b.tile_bytes;
+    const bool two = 2 * t + 1 < tiles;
+    Pending &now = pending[t % 2];
+    auto *multiply = two ? (b.panels == 2 ? multiply_bytes<2, 2> : multiply_bytes<2, 1>)
+                         : (b.panels == 2 ? multiply_bytes<1, 2> : multiply_bytes<1, 1>);
+    multiply(b, tokens, &now, pending[(t + 1) % 2]);
+    now.token_scales[0] = block_scales(tokens), now.token_scales[1] = block_scales(tokens + b.tile_bytes);
+    now.sums = b.sums + 4 * t * kWideTile * kPanel;
+  }
+  for (int tile = 0; tile < (tiles % 2 != 0 ? 2 : 4); ++tile)
+    if (b.panels == 2 || tile % 2 == 0) add_tile(pending[(pairs - 1) % 2], tile, b.scales, b.first);
+}
+
+void multiply_bytes_wide(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums,
+                         float *scratch) {
+  _tile_loadconfig(&kTileConfig);
+  multiply_wide(w, tiles, count, panel, sums, scratch);
+  _tile_release();
+}
+
+// ---- bfloat16 ----
+
 void multiply_bfloat(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums_out,
                      float *scratch_floats) {
   _tile_loadconfig(&kTileConfig);
@@ -218,40 +304,6 @@ void multiply_bfloat(const Matrix &w, const void *tiles, int64_t count, int64_t 
     }
   }
   _tile_release();
-}
-
-// Both panels of a token side by side: two lines of the output.
-template <bool kGelu, bool kAccumulate>
-void store_pairs(const float *sums, const float *bias, int64_t count, float *out, const int64_t *offsets) {
-  const V low_bias = bias != nullptr ? V::load(bias) : V::zero(),
-          high_bias = bias != nullptr ? V::load(bias + 16) : V::zero();
-  for (int64_t i = 0; i < count; ++i) {
-    const float *token = sums + i / kWideTile * 2 * kWideTile * kPanel + i % kWideTile * kPanel;
-    float *target = out + offsets[i];
-    V low = V::load(token) + low_bias, high = V::load(token + kWideTile * kPanel) + high_bias;
-    if constexpr (kGelu) low = vgelu(low), high = vgelu(high);
-    if constexpr (kAccumulate) low = low + V::load(target), high = high + V::load(target + 16);
-    low.store(target);
-    high.store(target + 16);
-  }
-}
-
-void store_tiles(const float *sums, const Matrix &w, int64_t panel, int64_t count, float *out, const int64_t *offsets,
-                 const Epilogue &e) {
-  const int64_t row = panel * kPanel;
-  if (w.rows - row >= 2 * kPanel) {
-    const float *bias = e.bias != nullptr ? e.bias + row : nullptr;
-    auto *store = e.gelu ? (e.accumulate ? store_pairs<true, true> : store_pairs<true, false>)
-                         : (e.accumulate ? store_pairs<false, true> : store_pairs<false, false>);
-    return store(sums, bias, count, out + row, offsets);
-  }
-  alignas(64) float values[kPanel];
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t at = row; at < w.rows; at += kPanel) {
-      const int64_t tile = i / kWideTile * 2 + (at - row) / kPanel;
-      V::load(sums + (tile * kWideTile + i % kWideTile) * kPanel).store(values);
-      store_results(values, out + offsets[i], at, std::min<int64_t>(kPanel, w.rows - at), e);
-    }
 }
 
 inline V silu_times(V gate, V up) {
@@ -284,12 +336,15 @@ void pack_bfloat_sums(float *sums, const float *up, const Matrix &w, int64_t pan
   }
 }
 
-int64_t peak_bf16(int64_t iterations) {
+template <bool kBytes>
+int64_t peak_of_tiles(int64_t iterations) {
   _tile_loadconfig(&kTileConfig);
   alignas(64) uint16_t values[kWideTile * kWideBlock];
   for (int i = 4; i < 8; ++i) {  // numbers of every sign and mantissa: zeros would draw less power and run faster
-    for (size_t k = 0; k < sizeof values / sizeof *values; ++k)
-      values[k] = static_cast<uint16_t>(0x3F00 | (k * 40503u * static_cast<unsigned>(i) >> 3 & 0x807F));
+    for (size_t k = 0; k < sizeof values / sizeof *values; ++k) {
+      const size_t random = k * 40503u * static_cast<unsigned>(i) >> 3;
+      values[k] = static_cast<uint16_t>(kBytes ? random : 0x3F00 | (random & 0x807F));
+    }
     if (i == 4) _tile_loadd(4, values, 64);
     if (i == 5) _tile_loadd(5, values, 64);
     if (i == 6) _tile_loadd(6, values, 64);
@@ -300,29 +355,37 @@ int64_t peak_bf16(int64_t iterations) {
   _tile_zero(2);
   _tile_zero(3);
   for (int64_t i = 0; i < iterations; ++i) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if constexpr (kBytes) {
+      _tile_dpbssd(0, 4, 6);
+      _tile_dpbssd(1, 4, 7);
+      _tile_dpbssd(2, 5, 6);
+      _tile_dpbssd(3, 5, 7);
+    } else {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
   }
   _tile_release();
-  return iterations * 4 * kWideTile * kPanel * kWideBlock * 2;
+  return iterations * 4 * kWideTile * kPanel * (kBytes ? 2 : 1) * kWideBlock * 2;
 }
 
 }  // namespace
 
 extern const Kernels kAmxKernels = [] {
   Kernels k = vector_kernels("amx");
-  k.wide_tokens = kFewTokens + 1;
-  k.wide_coarse = false;
-  k.wide_tile = kWideTile;
-  k.wide_block_inputs = [](int64_t) -> int64_t { return kWideBlock; };
-  k.wide_tile_bytes = [](int64_t cols) { return static_cast<size_t>(wide_blocks(cols) * kTileBytes); };
-  k.pack_wide = pack_bfloat;
-  k.multiply_wide = multiply_bfloat;
-  k.store_wide = store_tiles;
-  k.pack_sums = pack_bfloat_sums;
-  k.peak_bf16 = peak_bf16;
+  k.wide_bytes.multiply = multiply_bytes_wide;
+  k.wide_floats.tokens = kFewTokens + 1;
+  k.wide_floats.tile = kWideTile;
+  k.wide_floats.block_inputs = [](int64_t) -> int64_t { return kWideBlock; };
+  k.wide_floats.tile_bytes = [](int64_t cols) { return static_cast<size_t>(wide_blocks(cols) * kTileBytes); };
+  k.wide_floats.pack = pack_bfloat;
+  k.wide_floats.multiply = multiply_bfloat;
+  k.wide_floats.store = store_wide;
+  k.wide_floats.pack_sums = pack_bfloat_sums;
+  k.peak_bf16 = peak_of_tiles<false>;
+  k.peak_wide_bytes = peak_of_tiles<true>;
   return k;
 }();
 

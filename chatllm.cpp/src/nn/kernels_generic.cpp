@@ -199,6 +199,7 @@ constexpr Kernels generic_kernels() {
   k.kv_accumulate = kv_accumulate;
   k.peak_int8 = peak_float;
   k.peak_bf16 = peak_float;
+  k.peak_wide_bytes = peak_float;
   k.peak_float = peak_float;
   k.read = read_memory;
   return k;

@@ -80,28 +80,33 @@ void Products::release() {
   offsets_ = {};
 }
 
-bool Products::is_wide(const Linear &linear, int64_t tokens, int64_t segments) const {
-  if (kernels_.wide_tokens == 0 || tokens < kernels_.wide_tokens) return false;
-  if (!kernels_.wide_coarse) return true;
-  if (segments > 1 && linear.cols / segments % kernels_.wide_block_inputs(linear.cols) != 0) return false;
-  return std::all_of(linear.parts.begin(), linear.parts.end(),
-                     [](const Linear::Part &part) { return part.matrix.coarse && is_int8(part.matrix.layout); });
+// The form of a product with many tokens; none if the set has none for it.
+const WideForm *Products::wide_form(const Linear &linear, int64_t tokens, int64_t segments) const {
+  const auto fits = [&](const WideForm &form) {
+    return form.tokens > 0 && tokens >= form.tokens &&
+           (segments == 1 || linear.cols / segments % form.block_inputs(linear.cols) == 0);
+  };
+  const bool coarse = std::all_of(linear.parts.begin(), linear.parts.end(), [](const Linear::Part &part) {
+    return part.matrix.coarse && is_int8(part.matrix.layout);
+  });
+  if (coarse && fits(kernels_.wide_bytes)) return &kernels_.wide_bytes;
+  return kernels_.wide_floats.tokens > 0 && tokens >= kernels_.wide_floats.tokens ? &kernels_.wide_floats : nullptr;
 }
 
 // Tokens of a block, of equal size and of whole pairs of tiles.
-int64_t Products::block_tokens(int64_t cols, int64_t tokens, bool wide, bool int8) const {
-  const int tile = tile_tokens(wide);
-  const size_t value_bytes = wide || int8 ? 2 : 4;  // int8 with its scales: under two
+int64_t Products::block_tokens(int64_t cols, int64_t tokens, const WideForm *form, bool int8) const {
+  const int64_t tile = tile_tokens(form);
+  const size_t value_bytes = form != nullptr || int8 ? 2 : 4;  // int8 with its scales: under two
   const size_t tile_bytes = static_cast<size_t>(padded_cols(cols) * tile) * value_bytes;
   const int64_t most = std::max<int64_t>(static_cast<int64_t>(kBlockBytes / tile_bytes) / 2 * 2, 2) * tile;
   return std::min(most, divide_up(divide_up(tokens, divide_up(tokens, most)), 2 * tile) * (2 * tile));
 }
 
 // Room for packed tokens of `cols` inputs in every form that the layer's matrices read.
-void Products::reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, bool wide) {
+void Products::reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, const WideForm *form) {
   const size_t count = static_cast<size_t>(tiles);
-  if (wide) {
-    packed.wide_tile = kernels_.wide_tile_bytes(cols);
+  if (form != nullptr) {
+    packed.wide_tile = form->tile_bytes(cols);
     packed.wide.reserve(packed.wide_tile * count);
     return;
   }
@@ -117,7 +122,7 @@ void Products::reserve(Packed &packed, const Linear &linear, int64_t cols, int64
 
 // Packs tokens [first, first + count) as a tile.
 void Products::pack(Packed &packed, int64_t tile, const Linear &linear, const Input &in, int64_t first, int64_t count,
-                    bool wide, Local &local) {
+                    const WideForm *form, Local &local) {
   const float *x = in.x;
   Grid grid = in.grid;
   const int64_t cols = linear.cols;
@@ -128,21 +133,20 @@ void Products::pack(Packed &packed, int64_t tile, const Linear &linear, const In
   }
   const int n = static_cast<int>(count);
   const size_t t = static_cast<size_t>(tile);
-  if (wide) return kernels_.pack_wide(x, grid, first, n, cols, packed.wide.data() + t * packed.wide_tile);
+  if (form != nullptr) return form->pack(x, grid, first, n, cols, packed.wide.data() + t * packed.wide_tile);
   bool any_int8 = false, any_float = false;
   for (const auto &part : linear.parts) (is_int8(part.matrix.layout) ? any_int8 : any_float) = true;
   if (any_int8) kernels_.pack_int8(x, grid, first, n, cols, packed.int8.data() + t * packed.int8_tile);
   if (any_float) kernels_.pack_float(x, grid, first, n, cols, packed.floats.data() + t * packed.float_tile);
 }
 
-void Products::pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, bool wide) {
-  const int tile = tile_tokens(wide);
-  const int64_t tiles = divide_up(tokens, tile);
-  reserve(packed_, linear, linear.cols, tiles, wide);
+void Products::pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, const WideForm *form) {
+  const int64_t tile = tile_tokens(form), tiles = divide_up(tokens, tile);
+  reserve(packed_, linear, linear.cols, tiles, form);
   if (in.changes())
     for (Local &local : local_) local.scratch.reserve(static_cast<size_t>(linear.cols * tile));
   pool_.run(tiles, [&](int64_t t, int thread) {
-    pack(packed_, t, linear, in, first + t * tile, std::min<int64_t>(tile, tokens - t * tile), wide,
+    pack(packed_, t, linear, in, first + t * tile, std::min(tile, tokens - t * tile), form,
          local_[static_cast<size_t>(thread)]);
   });
 }
@@ -150,13 +154,13 @@ void Products::pack_all(const Linear &linear, const Input &in, int64_t first, in
 void Products::run(const Linear &linear, const Input &in, int64_t tokens, const Output &out) {
   if (kernels_.tile_tokens == 0) return run_rows(linear, in, tokens, out);
   if (tokens <= kFewTokens) return run_few(linear, in, tokens, out);
-  const bool wide = is_wide(linear, tokens, in.grid.segments);
-  const int64_t block = block_tokens(linear.cols, tokens, wide, is_int8(linear.parts[0].matrix.layout));
+  const WideForm *form = wide_form(linear, tokens, in.grid.segments);
+  const int64_t block = block_tokens(linear.cols, tokens, form, is_int8(linear.parts[0].matrix.layout));
   for (int64_t first = 0; first < tokens; first += block) {
     const int64_t count = std::min(block, tokens - first);
-    pack_all(linear, in, first, count, wide);
-    if (wide)
-      multiply_wide(linear, packed_, first, count, out);
+    pack_all(linear, in, first, count, form);
+    if (form != nullptr)
+      multiply_wide(*form, linear, packed_, first, count, out);
     else
       multiply_tiles(linear, packed_, first, count, out);
   }
@@ -169,18 +173,19 @@ void Products::feed_forward(const Linear &expand, Activation activation, const L
     run(expand, in, tokens, Output(rows, expand.rows));
     return run(contract, Input(rows, expand.rows, activation), tokens, out);
   }
-  const bool wide = is_wide(expand, tokens) && is_wide(contract, tokens);
+  const WideForm *form = wide_form(expand, tokens);  // of both
+  if (form != wide_form(contract, tokens)) form = has_matrix_unit(kernels_) ? &kernels_.wide_floats : nullptr;
   const int64_t hidden = hidden_size(expand);
   const int64_t block =
-      block_tokens(std::max(hidden, expand.cols), tokens, wide,
+      block_tokens(std::max(hidden, expand.cols), tokens, form,
                    is_int8(expand.parts[0].matrix.layout) && is_int8(contract.parts[0].matrix.layout));
   for (int64_t first = 0; first < tokens; first += block) {
     const int64_t count = std::min(block, tokens - first);
-    pack_all(expand, in, first, count, wide);
-    reserve(hidden_, contract, hidden, divide_up(count, tile_tokens(wide)), wide);
-    if (wide) {
-      expand_wide(expand, activation, count);
-      multiply_wide(contract, hidden_, first, count, out);
+    pack_all(expand, in, first, count, form);
+    reserve(hidden_, contract, hidden, divide_up(count, tile_tokens(form)), form);
+    if (form != nullptr) {
+      expand_wide(*form, expand, activation, count);
+      multiply_wide(*form, contract, hidden_, first, count, out);
     } else {
       expand_tiles(expand, activation, contract, count);
       multiply_tiles(contract, hidden_, first, count, out);
@@ -215,7 +220,7 @@ const Products::Packed &Products::local_tiles(Local &local, const Linear &linear
                                               int64_t tile) {
   if (local.packed_for != product_) {
     for (int64_t first = 0; first < tokens; first += tile)
-      pack(local.packed, first / tile, linear, in, first, std::min(tile, tokens - first), false, local);
+      pack(local.packed, first / tile, linear, in, first, std::min(tile, tokens - first), nullptr, local);
     local.packed_for = product_;
   }
   return local.packed;
@@ -240,7 +245,7 @@ void Products::run_few(const Linear &linear, const Input &in, int64_t tokens, co
   // Tiles of equal size: none with so few tokens that unpacking the weights is all it does.
   const int64_t tiles = divide_up(tokens, kernels_.tile_tokens), tile = divide_up(tokens, tiles);
   for (Local &local : local_) {
-    reserve(local.packed, linear, linear.cols, tiles, false);
+    reserve(local.packed, linear, linear.cols, tiles, nullptr);
     if (in.changes()) local.scratch.reserve(static_cast<size_t>(linear.cols * tile));
   }
   int64_t offsets[kFewTokens];
@@ -310,48 +315,46 @@ void Products::expand_tiles(const Linear &expand, Activation activation, const L
 
 // ---- many tokens, weights in a form of their own ----
 
-void Products::multiply_wide(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens,
-                             const Output &out) {
+void Products::multiply_wide(const WideForm &form, const Linear &linear, const Packed &packed, int64_t first,
+                             int64_t tokens, const Output &out) {
   offsets_.resize(static_cast<size_t>(tokens));
   for (int64_t i = 0; i < tokens; ++i) offsets_[static_cast<size_t>(i)] = out.grid.at(first + i);
-  const int64_t pairs = divide_up(tokens, 2 * kernels_.wide_tile),
+  const int64_t pairs = divide_up(tokens, 2 * form.tile),
                 parts = token_parts(divide_up(linear.rows, 2 * kPanel), pairs, pool_.size()),
-                share = divide_up(pairs, parts) * 2 * kernels_.wide_tile;
-  for (Local &local : local_) local.scratch.reserve(kWideScratch + wide_sums(share, kernels_.wide_tile));
+                share = divide_up(pairs, parts) * 2 * form.tile;
+  for (Local &local : local_) local.scratch.reserve(kWideScratch + wide_sums(share, form.tile));
   run_panels(linear, 2, parts, [&](const Linear::Part &part, int64_t panel, int64_t, int64_t which, int thread) {
     float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *sums = scratch + kWideScratch;
     const int64_t begin = which * share, count = std::min(share, tokens - begin);
     if (count <= 0) return;
-    const uint8_t *tiles = packed.wide.data() + static_cast<size_t>(begin / kernels_.wide_tile) * packed.wide_tile;
-    kernels_.multiply_wide(part.matrix, tiles, count, panel, sums, scratch);
-    kernels_.store_wide(sums, part.matrix, panel, count, out.x + part.offset, offsets_.data() + begin,
-                        epilogue_of(part, out));
+    const uint8_t *tiles = packed.wide.data() + static_cast<size_t>(begin / form.tile) * packed.wide_tile;
+    form.multiply(part.matrix, tiles, count, panel, sums, scratch);
+    form.store(sums, part.matrix, panel, count, out.x + part.offset, offsets_.data() + begin, epilogue_of(part, out));
   });
 }
 
-void Products::expand_wide(const Linear &expand, Activation activation, int64_t tokens) {
+void Products::expand_wide(const WideForm &form, const Linear &expand, Activation activation, int64_t tokens) {
   const Linear::Part &part = expand.parts[0];
   const bool gated = activation == Activation::SwiGlu;
   // A task makes a block of hidden values: what is packed together.
-  const int64_t hidden = part.matrix.rows, block = kernels_.wide_block_inputs(hidden), pairs = block / (2 * kPanel),
-                all = divide_up(part.matrix.panels(), 2), tile = kernels_.wide_tile,
-                tile_pairs = divide_up(tokens, 2 * tile),
+  const int64_t hidden = part.matrix.rows, block = form.block_inputs(hidden), pairs = block / (2 * kPanel),
+                all = divide_up(part.matrix.panels(), 2), tile = form.tile, tile_pairs = divide_up(tokens, 2 * tile),
                 parts = token_parts(divide_up(all, pairs), tile_pairs, pool_.size()),
                 share = divide_up(tile_pairs, parts) * 2 * tile;
-  const size_t most = wide_sums(share, static_cast<int>(tile));
+  const size_t most = wide_sums(share, form.tile);
   for (Local &local : local_) local.scratch.reserve(kWideScratch + static_cast<size_t>(pairs + (gated ? 1 : 0)) * most);
   pool_.run(divide_up(all, pairs) * parts, [&](int64_t index, int thread) {
     const int64_t task = index / parts, begin = index % parts * share, count = std::min(share, tokens - begin);
     if (count <= 0) return;
-    const size_t first = static_cast<size_t>(begin / tile), size = wide_sums(count, static_cast<int>(tile));
+    const size_t first = static_cast<size_t>(begin / tile), size = wide_sums(count, form.tile);
     const uint8_t *tiles = packed_.wide.data() + first * packed_.wide_tile;
     float *scratch = local_[static_cast<size_t>(thread)].scratch.data(), *up = scratch + kWideScratch,
           *sums = up + (gated ? size : 0);
     for (int64_t pair = task * pairs; pair < std::min(all, (task + 1) * pairs); ++pair, sums += size) {
-      kernels_.multiply_wide(part.matrix, tiles, count, 2 * pair, sums, scratch);
-      if (gated) kernels_.multiply_wide(expand.parts[1].matrix, tiles, count, 2 * pair, up, scratch);
-      kernels_.pack_sums(sums, gated ? up : nullptr, part.matrix, 2 * pair, part.bias, count,
-                         hidden_.wide.data() + first * hidden_.wide_tile);
+      form.multiply(part.matrix, tiles, count, 2 * pair, sums, scratch);
+      if (gated) form.multiply(expand.parts[1].matrix, tiles, count, 2 * pair, up, scratch);
+      form.pack_sums(sums, gated ? up : nullptr, part.matrix, 2 * pair, part.bias, count,
+                     hidden_.wide.data() + first * hidden_.wide_tile);
     }
   });
 }

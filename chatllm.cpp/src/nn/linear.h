@@ -99,20 +99,22 @@ class Products {
     uint64_t packed_for = 0;  // the product of that copy
   };
 
-  int tile_tokens(bool wide) const { return wide ? kernels_.wide_tile : kernels_.tile_tokens; }
-  bool is_wide(const Linear &linear, int64_t tokens, int64_t segments = 1) const;
-  int64_t block_tokens(int64_t cols, int64_t tokens, bool wide, bool int8) const;
-  void reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, bool wide);
+  // `form`: that of a product with many tokens; none: products of tiles.
+  int64_t tile_tokens(const WideForm *form) const { return form != nullptr ? form->tile : kernels_.tile_tokens; }
+  const WideForm *wide_form(const Linear &linear, int64_t tokens, int64_t segments = 1) const;
+  int64_t block_tokens(int64_t cols, int64_t tokens, const WideForm *form, bool int8) const;
+  void reserve(Packed &packed, const Linear &linear, int64_t cols, int64_t tiles, const WideForm *form);
   void pack(Packed &packed, int64_t tile, const Linear &linear, const Input &in, int64_t first, int64_t count,
-            bool wide, Local &local);
-  void pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, bool wide);
+            const WideForm *form, Local &local);
+  void pack_all(const Linear &linear, const Input &in, int64_t first, int64_t tokens, const WideForm *form);
 
   void run_rows(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
   void run_few(const Linear &linear, const Input &in, int64_t tokens, const Output &out);
   void multiply_tiles(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);
   void expand_tiles(const Linear &expand, Activation activation, const Linear &contract, int64_t tokens);
-  void multiply_wide(const Linear &linear, const Packed &packed, int64_t first, int64_t tokens, const Output &out);
-  void expand_wide(const Linear &expand, Activation activation, int64_t tokens);
+  void multiply_wide(const WideForm &form, const Linear &linear, const Packed &packed, int64_t first, int64_t tokens,
+                     const Output &out);
+  void expand_wide(const WideForm &form, const Linear &expand, Activation activation, int64_t tokens);
 
   template <class F>
   void run_panels(const Linear &linear, int64_t chunk, int64_t shares, F &&f);

@@ -46,15 +46,14 @@ constexpr Kernels vector_kernels(const char *name) {
   k.pack_float = pack_float;
   k.multiply = multiply;
 #if CHATLLM_VNNI || CHATLLM_DOT
-  k.wide_tokens = kWideFrom;
-  k.wide_coarse = true;
-  k.wide_tile = kWideTokens;
-  k.wide_block_inputs = wide_block_inputs;
-  k.wide_tile_bytes = wide_tile_bytes;
-  k.pack_wide = pack_wide;
-  k.multiply_wide = multiply_wide;
-  k.store_wide = store_wide;
-  k.pack_sums = pack_sums;
+  k.wide_bytes.tokens = kWideFrom;
+  k.wide_bytes.tile = kWideTokens;
+  k.wide_bytes.block_inputs = wide_block_inputs;
+  k.wide_bytes.tile_bytes = wide_tile_bytes;
+  k.wide_bytes.pack = pack_wide;
+  k.wide_bytes.multiply = multiply_wide;
+  k.wide_bytes.store = store_wide;
+  k.wide_bytes.pack_sums = pack_sums;
 #endif
   k.sgemm = sgemm;
   k.layer_norm = layer_norm;
@@ -73,6 +72,7 @@ constexpr Kernels vector_kernels(const char *name) {
   k.kv_accumulate = kv_accumulate;
   k.peak_int8 = peak_int8;
   k.peak_bf16 = peak_float;
+  k.peak_wide_bytes = peak_int8;
   k.peak_float = peak_float;
   k.read = read_memory;
   return k;

@@ -212,6 +212,14 @@ inline void arrange(uint8_t *bytes, int64_t inputs) {
 
 constexpr int kWideTokens = 8, kWideFrom = 48;
 constexpr uint32_t kStoredOffset = 0;
+constexpr int64_t kBlockSizes[] = {256, 288, 224, 192}, kMostBlockInputs = 288;
+constexpr int64_t block_stride(int64_t) {
+  return kMostBlockInputs;
+}
+// Of kTogether tokens eight inputs each in turn.
+inline int64_t group_at(int64_t t, int64_t i) {
+  return t / kTogether * kTogether * kMostBlockInputs + t % kTogether * 8 + i * kTogether;
+}
 #include "nn/wide_bytes.inl"
 #endif
 

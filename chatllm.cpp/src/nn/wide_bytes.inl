@@ -2,25 +2,33 @@
 // for a row and a block of 256 inputs or so, once for all tokens; tokens have one scale for a block too. So the float
 // work of a group of 32 comes once in eight, and each broadcast of a token's inputs serves two vectors of rows.
 // Included by the sets with VNNI and by those of ARM with int8 products, after their float_ops.inl. They give: W;
-// kWideTokens, the tokens of a tile; the 16-bit lanes of Words; kStoredOffset, what weights are stored with (128 where
-// products take them unsigned); kTogether, tokens whose inputs lie eight by eight beside each other; and either
-// dot4(low, high, w, a), both vectors of rows w plus their products with the four bytes at a, or block_dots and
-// arrange.
+// kWideTokens, the tokens of a tile; kBlockSizes, the inputs that a block may have where that divides a row, the first
+// one else; kMostBlockInputs; where a token's inputs lie in a tile: block_stride and group_at; the 16-bit lanes of
+// Words; kStoredOffset, what weights are stored with (128 where products take them unsigned); and either dot4(low,
+// high, w, a), both vectors of rows w plus their products with the four bytes at a, or block_dots and arrange, or, for
+// a matrix unit (CHATLLM_TILES), multiply_block.
 
-// Inputs of a block: about 256 in whole groups of 32, such that the blocks come out even where they can.
+// Inputs of a block, in whole groups of 32, such that the blocks come out even where they can.
 inline int64_t wide_block_inputs(int64_t cols) {
-  for (const int64_t inputs : {256, 288, 224, 192})
+  for (const int64_t inputs : kBlockSizes)
     if (cols % inputs == 0) return inputs;
-  return 256;
+  return kBlockSizes[0];
 }
-constexpr int64_t kMostBlockInputs = 288;
 
-// A block of a tile: int8 [kWideTokens][kMostBlockInputs] (or [kWideTokens / 2][kMostBlockInputs / 8][2][8]), float
-// scale[kWideTokens], int32 correction[kWideTokens] (-kStoredOffset times the sum of the inputs).
-constexpr int64_t kWideBlockBytes = kWideTokens * (kMostBlockInputs + 8);
+// A block of a tile: float scale[kWideTokens], int32 correction[kWideTokens] (-kStoredOffset times the sum of the
+// inputs), int8 inputs of the tokens.
+inline int64_t wide_block_bytes(int64_t inputs) {
+  return kWideTokens * (block_stride(inputs) + 8);
+}
 inline size_t wide_tile_bytes(int64_t cols) {
   const int64_t inputs = wide_block_inputs(cols);
-  return static_cast<size_t>((cols + inputs - 1) / inputs * kWideBlockBytes);
+  return static_cast<size_t>((cols + inputs - 1) / inputs * wide_block_bytes(inputs));
+}
+inline const float *block_scales(const uint8_t *block) {
+  return reinterpret_cast<const float *>(block);
+}
+inline const int8_t *block_tokens(const uint8_t *block) {
+  return reinterpret_cast<const int8_t *>(block + kWideTokens * 8);
 }
 
 // Quantizes `inputs` values of token t, a multiple of 32, which values(i) gives W at a time.
@@ -34,10 +42,10 @@ inline void pack_block(F &&values, int64_t inputs, int t, uint8_t *block) {
     top = max(top, abs(v));
   }
   const float largest = reduce_max(top), inverse = largest > 0 ? 127.0f / largest : 0.0f;
-  int8_t *q = reinterpret_cast<int8_t *>(block) + t / kTogether * kTogether * kMostBlockInputs + t % kTogether * 8;
+  float *scale = reinterpret_cast<float *>(block);
+  int8_t *q = reinterpret_cast<int8_t *>(scale + 2 * kWideTokens);
   int32_t total = 0;
-  for (int64_t i = 0; i < inputs; i += kGroup) total += quantize_group(x + i, inverse, q + i * kTogether);
-  float *scale = reinterpret_cast<float *>(block + kWideTokens * kMostBlockInputs);
+  for (int64_t i = 0; i < inputs; i += kGroup) total += quantize_group(x + i, inverse, q + group_at(t, i));
   scale[t] = largest / 127.0f;
   // wraps if an input is not finite
   reinterpret_cast<int32_t *>(scale + kWideTokens)[t] =
@@ -45,10 +53,10 @@ inline void pack_block(F &&values, int64_t inputs, int t, uint8_t *block) {
 }
 
 inline void pack_wide(const float *x, const Grid &grid, int64_t first, int count, int64_t cols, void *tile) {
-  const int64_t segment = cols / grid.segments, most = wide_block_inputs(cols);
+  const int64_t segment = cols / grid.segments, most = wide_block_inputs(cols), block_bytes = wide_block_bytes(most);
   for (int t = 0; t < count; ++t) {
     uint8_t *block = static_cast<uint8_t *>(tile);
-    for (int64_t at = 0; at < cols; at += most, block += kWideBlockBytes) {
+    for (int64_t at = 0; at < cols; at += most, block += block_bytes) {
       const float *source = x + grid.at(first + t) + at / segment * grid.segment_stride + at % segment;
       pack_block([&](int64_t i) { return V::load(source + i); }, std::min(most, cols - at), t, block);
     }
@@ -109,6 +117,34 @@ inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int pa
   }
 }
 
+// A block of weights of two panels in bytes, [pair of vectors][inputs / 4][2 W rows][4], scales[row]; and the tokens'
+// inputs that it meets.
+struct WideBlock {
+  const uint8_t *weights;
+  const float *scales;
+  int64_t inputs;
+  int panels, pairs;  // of vectors
+  const uint8_t *tokens;
+  int64_t tile_bytes, count;
+  bool first;  // of a row: there are no sums before
+  float *sums;
+  // The packed weights of the next block, or of the next panels, come from memory meanwhile: so much for each tile.
+  const uint8_t *coming;
+  int64_t panel_size, coming_bytes, step;
+
+  void fetch(int64_t tile) const {
+    for (int64_t line = tile * step; line < std::min((tile + 1) * step, coming_bytes); line += 64)
+      for (int of = 0; of < panels; ++of) prefetch_far(coming + of * panel_size + line);
+  }
+};
+
+#if CHATLLM_TILES
+void multiply_block(const WideBlock &b);
+// Steps of 64 inputs: what is missing of the last one is zero.
+inline void arrange(uint8_t *bytes, int64_t inputs) {
+  std::memset(bytes + inputs * 2 * W, 0, static_cast<size_t>((block_stride(inputs) - inputs) * 2 * W));
+}
+#else
 #if CHATLLM_VNNI
 // The dot products of N tokens with two vectors of rows; token n's inputs are at q + n * stride.
 template <int N>
@@ -130,10 +166,10 @@ inline void arrange(uint8_t *, int64_t) {}
 template <int N>
 inline void bytes_tile(const uint8_t *weights, const uint8_t *block, int64_t inputs, const float *scales, bool first,
                        const uint8_t *ahead, float *sums, int64_t next) {
-  const float *d = reinterpret_cast<const float *>(block + kWideTokens * kMostBlockInputs);
+  const float *d = block_scales(block);
   const int32_t *correction = reinterpret_cast<const int32_t *>(d + kWideTokens);
   Ints acc[2 * N];
-  block_dots<N>(weights, reinterpret_cast<const int8_t *>(block), kMostBlockInputs, inputs, correction, ahead, acc);
+  block_dots<N>(weights, block_tokens(block), block_stride(0), inputs, correction, ahead, acc);
   each<2>([&](auto v) {
     const V scale = V::load(scales + v * W);
     each<N>([&](auto n) {
@@ -151,51 +187,58 @@ inline void bytes_tokens(int64_t count, const uint8_t *weights, const uint8_t *b
   if constexpr (N > 1) bytes_tokens<N - 1>(count, weights, block, inputs, scales, first, ahead, sums, next);
 }
 
+inline void multiply_block(const WideBlock &b) {
+  constexpr int kParts = kPanel / W, kPairs = std::max(1, kParts / 2);  // vectors of a panel, pairs of them
+  for (int64_t t = 0; t * kWideTokens < b.count; ++t) {
+    b.fetch(t);
+    const uint8_t *tokens = b.tokens + t * b.tile_bytes;
+    for (int pair = 0; pair < b.pairs; ++pair)
+      bytes_tokens<kWideTokens>(b.count - t * kWideTokens, b.weights + pair * b.inputs * 2 * W, tokens, b.inputs,
+                                b.scales + pair * 2 * W, b.first, tokens + b.tile_bytes,
+                                b.sums + (2 * t + pair / kPairs) * kWideTokens * kPanel + pair % kPairs * 2 * W,
+                                kParts == 1 ? kWideTokens * kPanel : W);
+  }
+}
+#endif
+
 // Sums of a tile: [2 panels][kWideTokens][16 rows].
 inline void multiply_wide(const Matrix &w, const void *tiles, int64_t count, int64_t panel, float *sums,
                           float *scratch) {
-  constexpr int kParts = kPanel / W, kPairs = std::max(1, kParts / 2);  // vectors of a panel, pairs of them
-  const int64_t most = wide_block_inputs(w.cols), tile_bytes = static_cast<int64_t>(wide_tile_bytes(w.cols));
-  const int panels = panel + 1 < w.panels() ? 2 : 1, pairs = std::max(1, panels * kParts / 2);
-  const int64_t panel_size = static_cast<int64_t>(panel_bytes(w)), pair_size = panel_size / ((w.cols + 63) / 64);
-  const uint8_t *data = w.data + panel * panel_size;
+  constexpr int kParts = kPanel / W;  // vectors of a panel
+  const int64_t most = wide_block_inputs(w.cols);
+  WideBlock b;
+  b.panels = panel + 1 < w.panels() ? 2 : 1, b.pairs = std::max(1, b.panels * kParts / 2);
+  b.panel_size = static_cast<int64_t>(panel_bytes(w)), b.tile_bytes = static_cast<int64_t>(wide_tile_bytes(w.cols));
+  b.tokens = static_cast<const uint8_t *>(tiles), b.count = count, b.sums = sums;
+  const int64_t pair_size = b.panel_size / ((w.cols + 63) / 64);
+  const uint8_t *data = w.data + panel * b.panel_size;
   uint8_t *bytes = reinterpret_cast<uint8_t *>(scratch);
   float *scales = scratch + kMostBlockInputs * 2 * kPanel / 4;
-  const uint8_t *block = static_cast<const uint8_t *>(tiles);
-  for (int64_t at = 0; at < w.cols; at += most, block += kWideBlockBytes) {
+  b.weights = bytes, b.scales = scales;
+  for (int64_t at = 0; at < w.cols; at += most, b.tokens += wide_block_bytes(most)) {
     const int64_t inputs = std::min(most, w.cols - at), group = at / kGroup, groups = inputs / kGroup;
+    b.inputs = inputs, b.first = at == 0;
     // Vectors of rows in pairs: both panels, or two of each.
     for (int v = 0; v < 2 * kParts; ++v) {
       const int of = v / kParts;
-      if (of >= panels) break;
-      const uint8_t *source = data + of * panel_size;
+      if (of >= b.panels) break;
+      const uint8_t *source = data + of * b.panel_size;
       uint8_t *target = bytes + v / 2 * inputs * 2 * W + v % 2 * 4 * W;
       auto *bring = w.layout == Layout::Panels4    ? to_bytes<Layout::Panels4>
                     : w.layout == Layout::Panels4M ? to_bytes<Layout::Panels4M>
                                                    : to_bytes<Layout::Panels8>;
       bring(source, group, groups, v % kParts, target, scales + v * W);
     }
-    if (kParts == 1 && panels == 1) {  // the second vector's rows are none
+    if (kParts == 1 && b.panels == 1) {  // the second vector's rows are none
       for (int64_t i = 0; i < inputs / 4; ++i) std::memset(bytes + (2 * i + 1) * 4 * W, 128, 4 * W);
       std::fill(scales + W, scales + 2 * W, 0.0f);
     }
-    for (int pair = 0; pair < pairs; ++pair) arrange(bytes + pair * inputs * 2 * W, inputs);
-    // The packed weights of the next block, or of the next panels, come from memory meanwhile.
+    for (int pair = 0; pair < b.pairs; ++pair) arrange(bytes + pair * inputs * 2 * W, inputs);
     const bool last = at + most >= w.cols;
-    const uint8_t *coming = data + (last ? 2 * panel_size : (at + most) / 64 * pair_size);
-    const int64_t size = panel + 3 < w.panels() || !last ? panels * (most / 64 + 1) * pair_size : 0,
-                  step = (size / panels / ((count + kWideTokens - 1) / kWideTokens) + 63) / 64 * 64;
-    for (int64_t t = 0; t * kWideTokens < count; ++t) {
-      for (int64_t line = t * step; line < std::min((t + 1) * step, size / panels); line += 64)
-        for (int of = 0; of < panels; ++of) prefetch_far(coming + of * panel_size + line);
-      for (int pair = 0; pair < pairs; ++pair) {
-        const uint8_t *tokens = block + t * tile_bytes;
-        bytes_tokens<kWideTokens>(count - t * kWideTokens, bytes + pair * inputs * 2 * W, tokens, inputs,
-                                  scales + pair * 2 * W, at == 0, tokens + tile_bytes,
-                                  sums + (2 * t + pair / kPairs) * kWideTokens * kPanel + pair % kPairs * 2 * W,
-                                  kParts == 1 ? kWideTokens * kPanel : W);
-      }
-    }
+    b.coming = data + (last ? 2 * b.panel_size : (at + most) / 64 * pair_size);
+    b.coming_bytes = panel + 3 < w.panels() || !last ? (most / 64 + 1) * pair_size : 0;
+    b.step = (b.coming_bytes / ((count + kWideTokens - 1) / kWideTokens) + 63) / 64 * 64;
+    multiply_block(b);
   }
 }
 
@@ -255,5 +298,5 @@ inline void pack_sums(float *sums, const float *up, const Matrix &w, int64_t pan
         },
         inputs, static_cast<int>(i % kWideTokens),
         static_cast<uint8_t *>(tiles) + static_cast<size_t>(i / kWideTokens) * wide_tile_bytes(w.rows) +
-            static_cast<size_t>(block * kWideBlockBytes));
+            static_cast<size_t>(block * wide_block_bytes(most)));
 }
