@@ -187,7 +187,7 @@ inline Words multiply_round(Words a, Words b) {
 // A tile of the matrix unit is sixteen tokens' 64 inputs, or sixteen rows' weights for four inputs each.
 constexpr int kWideTokens = 16, kWideFrom = kFewTokens + 1;
 constexpr uint32_t kStoredOffset = 0;
-constexpr int64_t kBlockSizes[] = {256, 480}, kMostBlockInputs = 512;
+constexpr int64_t kBlockSizes[] = {512, 448, 480}, kMostBlockInputs = 512;
 constexpr int64_t block_stride(int64_t inputs) {
   return (inputs + 63) / 64 * 64;
 }
