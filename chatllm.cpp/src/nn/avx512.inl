@@ -178,6 +178,9 @@ template <int N>
 inline Words shift_right(Words a) {
   return {_mm512_srli_epi16(a.v, N)};
 }
+inline Words multiply_low(Words a, Words b) {
+  return {_mm512_mullo_epi16(a.v, b.v)};
+}
 // (2 a b + 1) / 2^16, rounded to the nearest
 inline Words multiply_round(Words a, Words b) {
   return {_mm512_mulhrs_epi16(a.v, b.v)};

@@ -146,6 +146,9 @@ template <int N>
 inline Words shift_right(Words a) {  // zeros come in
   return {vreinterpretq_s16_u16(vshrq_n_u16(vreinterpretq_u16_s16(a.v), N))};
 }
+inline Words multiply_low(Words a, Words b) {
+  return {vmulq_s16(a.v, b.v)};
+}
 // (2 a b + 1) / 2^16, rounded to the nearest
 inline Words multiply_round(Words a, Words b) {
   return {vqrdmulhq_s16(a.v, b.v)};

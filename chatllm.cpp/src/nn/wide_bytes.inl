@@ -85,31 +85,37 @@ inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int pa
   }
   (top * V::set(1 / 127.0f)).store(scales);
   const V inverse = V::set(127.0f) / top;
-  // q times the ratio of both scales in fixed point with five fractional bits: (q << shift) * factor >> 15.
-  constexpr int kShift = kNibbles ? 11 : 8;
-  const V unit = V::set(static_cast<float>(1 << (20 - kShift)));
-  const Words nibble = Words::set(static_cast<int16_t>(15 << 11)), sign = Words::set(INT16_MIN),
-              high_bytes = Words::set(static_cast<int16_t>(0xFF00)),
-              both_signs = Words::set(static_cast<int16_t>(0x8080));
+  // q times the ratio of both scales in fixed point, half a unit added to round, all modulo 2^16: of nibbles with eight
+  // fractional bits, of bytes, whose ratio is at most one, as (q << 8) * ratio with five.
+  constexpr int kFraction = kNibbles ? 8 : 5;
+  constexpr float kOne = 1 << kFraction, kStored = static_cast<float>(kStoredOffset);
+  const V unit = V::set(kNibbles ? kOne : 4096.0f);
+  const Words nibble = Words::set(15), sign = Words::set(INT16_MIN),
+              high_bytes = Words::set(static_cast<int16_t>(0xFF00)), low_bytes = Words::set(0x00FF);
   for (int64_t g = group; g < group + groups; ++g, out += 8 * 8 * W) {
     const V scale = V::load_half(scales_of(g)), ratio = scale * inverse;
-    // The signed bytes of 8-bit weights lie around zero already; half a unit rounds, 128 keeps all above zero.
+    // The signed bytes of 8-bit weights lie around zero already.
     const V offset = kNibbles ? minimum_of(g, scale) * inverse : V::zero();
     const Words factor = Words::both(ratio * unit),
-                start = Words::both(fma(offset, V::set(32.0f), V::set(128 * 32 + 16)));
+                start = Words::both(fma(offset + V::set(kStored), V::set(kOne), V::set(kOne / 2)));
     // The even bytes and the odd bytes of each row's four.
     auto store = [&](int64_t at, Words even, Words odd) {
-      const Words low = shift_right<5>(multiply_round(even, factor) + start),
-                  high = shift_left<3>(multiply_round(odd, factor) + start);
-      const Words bytes = low | (high & high_bytes);
-      (kStoredOffset == 128 ? bytes : bytes ^ both_signs).store(out + at * 8 * W);
+      if constexpr (kNibbles) {
+        const Words low = shift_right<8>(multiply_low(even, factor) + start),
+                    high = multiply_low(odd, factor) + start;
+        (low | (high & high_bytes)).store(out + at * 8 * W);
+      } else {
+        const Words low = shift_right<5>(multiply_round(even, factor) + start),
+                    high = shift_left<3>(multiply_round(odd, factor) + start);
+        ((low & low_bytes) | (high & high_bytes)).store(out + at * 8 * W);
+      }
     };
     const uint8_t *values = values_of(g);
     each<kValues / 64>([&](auto j) {
       const Words raw = Words::load(values + 64 * j);
       if constexpr (kNibbles) {
-        store(j, shift_left<11>(raw) & nibble, shift_left<3>(raw) & nibble);
-        store(4 + j, shift_left<7>(raw) & nibble, shift_right<1>(raw) & nibble);
+        store(j, raw & nibble, shift_right<8>(raw) & nibble);
+        store(4 + j, shift_right<4>(raw) & nibble, shift_right<12>(raw));
       } else {
         store(j, shift_left<8>(raw) ^ sign, (raw & high_bytes) ^ sign);
       }
