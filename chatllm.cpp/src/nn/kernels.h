@@ -223,6 +223,12 @@ inline bool has_matrix_unit(const Kernels &kernels) {
   return kernels.wide_floats.tokens > 0;
 }
 
+#if defined(__GNUC__)
+#define CHATLLM_NOINLINE __attribute__((noinline))
+#else
+#define CHATLLM_NOINLINE
+#endif
+
 inline void prefetch(const void *p) {
 #if defined(__GNUC__)
   __builtin_prefetch(p);

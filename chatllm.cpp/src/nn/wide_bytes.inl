@@ -101,8 +101,7 @@ inline void to_bytes(const uint8_t *panel, int64_t group, int64_t groups, int pa
     // The even bytes and the odd bytes of each row's four.
     auto store = [&](int64_t at, Words even, Words odd) {
       if constexpr (kNibbles) {
-        const Words low = shift_right<8>(multiply_low(even, factor) + start),
-                    high = multiply_low(odd, factor) + start;
+        const Words low = shift_right<8>(multiply_low(even, factor) + start), high = multiply_low(odd, factor) + start;
         (low | (high & high_bytes)).store(out + at * 8 * W);
       } else {
         const Words low = shift_right<5>(multiply_round(even, factor) + start),
@@ -139,6 +138,9 @@ struct WideBlock {
   int64_t panel_size, coming_bytes, step;
 
   void fetch(int64_t tile) const {
+#if defined(__GNUC__)
+    __asm__ volatile("");  // GCC leaves out a call of a function that does nothing else
+#endif
     for (int64_t line = tile * step; line < std::min((tile + 1) * step, coming_bytes); line += 64)
       for (int of = 0; of < panels; ++of) prefetch_far(coming + of * panel_size + line);
   }
@@ -168,10 +170,11 @@ inline void arrange(uint8_t *, int64_t) {}
 #endif
 
 // Adds to the float sums of N tokens and two vectors of rows what a block of inputs gives; these are the first if
-// `first`. sums: of token n and vector v at sums + n * kPanel + v * next.
+// `first`. sums: of token n and vector v at sums + n * kPanel + v * next. A function of its own, or GCC 12 finds too
+// few registers for its sums.
 template <int N>
-inline void bytes_tile(const uint8_t *weights, const uint8_t *block, int64_t inputs, const float *scales, bool first,
-                       const uint8_t *ahead, float *sums, int64_t next) {
+CHATLLM_NOINLINE void bytes_tile(const uint8_t *weights, const uint8_t *block, int64_t inputs, const float *scales,
+                                 bool first, const uint8_t *ahead, float *sums, int64_t next) {
   const float *d = block_scales(block);
   const int32_t *correction = reinterpret_cast<const int32_t *>(d + kWideTokens);
   Ints acc[2 * N];
