@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from conftest import ROOT
 from qwen3asr_native.aligner import split
 
 sys.path.append(str(ROOT))  # the recipe is no part of the package
-from models.mini import commands, espeak, evaluate, ordinary, texts
+from models.mini import commands, espeak, evaluate, ordinary, phone_numbers, recorded, texts
 
 
 def recording(folder: Path, name: str) -> None:
@@ -196,6 +198,50 @@ def test_words_that_no_speaker_says_clearly_are_replaced_by_those_that_do(tmp_pa
     assert all(set(text.written.split()) == {"six"} for text, _ in clips)
 
 
+def test_telephone_numbers_are_those_of_the_list(tmp_path: Path) -> None:
+    """With the zero that a list of numbers loses, "oh" where it is said, and without what nobody read."""
+    oh, other = phone_numbers.SAY_OH[0], phone_numbers.OTHER_NUMBERS[0]
+    lines = ["Response_ID,file_name,Age,Number"]
+    for person, number in (("R_1", "912345678"), (oh, "8005551234"), (other, "8005551234"), ("R_2", "7")):
+        lines += [f"{person},audio_data/{folder}/{person}.wav,20,{number}" for folder in ("Names", "Numbers")]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    first, second = phone_numbers.recordings(tmp_path)
+    assert " ".join(first.words) == "zero nine one two three four five six seven eight"
+    assert first.path == tmp_path / "audio_data" / "Numbers" / "R_1.wav"
+    assert " ".join(second.words) == "eight oh oh five five five one two three four"
+    kept = sum(phone_numbers.held_out(f"R_{number}") for number in range(600))
+    assert 70 < kept < 130
+
+
+def test_a_telephone_number_is_cut_at_its_pauses() -> None:
+    rate = phone_numbers.SAMPLE_RATE
+    tone = np.sin(np.arange(rate // 2) / 5).astype(np.float32)
+    silence = np.zeros(rate // 2, np.float32)
+    spans = phone_numbers.sounds(np.concatenate([silence, tone, silence, tone, tone, silence]))
+    wanted = [(0.5, 1.0), (1.5, 2.5)]
+    assert np.allclose(np.array(spans) / rate, wanted, atol=0.03)
+    assert phone_numbers.sounds(silence) == []
+    # As many sounds as words: a word each, wherever the aligner believes them.
+    assert [words for *_, words in phone_numbers.cut(spans, ["one", "two"], [(0, 0.1)] * 2)] == [
+        ("one",),
+        ("two",),
+    ]
+    words = ["one", "two", "three"]
+    pieces = phone_numbers.cut(spans, words, [(0.5, 0.9), (1.5, 1.9), (2.0, 2.4)])
+    assert [piece[2] for piece in pieces] == [("one",), ("two", "three")]
+    # "two" lies half in the second sound, and so nothing is known of it.
+    pieces = phone_numbers.cut(spans, words, [(0.5, 0.9), (1.2, 1.8), (2.0, 2.4)])
+    assert [piece[2] for piece in pieces] == [("one",)]
+
+
+def test_recorded_syllables_say_single_digits_strings_and_cardinals() -> None:
+    written = [recorded._number(random.Random(number)).written for number in range(400)]
+    assert all(text and set(text) <= set(texts.CHINESE_CHARACTERS) for text in written)
+    digits = [len(text) for text in written if set(text) <= set(texts.DIGITS)]
+    assert digits.count(1) > 40 and sum(count > 5 for count in digits) > 40
+    assert sum(bool(set(text) & set("十百千")) for text in written) > 40
+
+
 def test_digits_that_are_said_one_by_one_have_a_pause_after_each() -> None:
     rng = random.Random(8)
     said = [texts.digits_one_by_one(rng) for _ in range(300)]
@@ -226,3 +272,47 @@ def test_the_mean_of_weights_is_that_of_files_alike_and_no_others(tmp_path: Path
     ):
         with pytest.raises(ValueError):
             mean(shares)
+
+
+def test_training_goes_on_from_a_model_file_with_new_heads_first(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    accelerated = pytest.importorskip("models.mini.accelerated")
+    from models.mini import corpus
+    from models.mini.recordings import Store
+
+    rng = np.random.default_rng(1)
+    said = [texts.Text("English", "one", "one"), texts.Text("Chinese", "五", "五")]
+    clips = [(text, rng.integers(-9000, 9000, 9000).astype(np.int16)) for text in said * 4]
+    corpus.write(tmp_path / "noise", clips)
+    task = accelerated.make_task("recognizer", tmp_path / "checkpoint", 1)
+    accelerated.start_weights(ROOT / "models" / "qwen3-asr-mini-q8_0.bin", task)
+    before = {name: value.clone() for name, value in task.network.state_dict().items()}
+    head = task.heads["ctc"].weight.detach().clone()
+    store = Store(torch.device("cpu"), 0.01)
+    inbox: queue.Queue = queue.Queue()
+    store.listen(lambda name, clips: inbox.put((name, clips)))
+    store.add("noise", tmp_path / "noise")
+    planned: queue.Queue = queue.Queue()
+    for batch, _ in zip(accelerated.Examples(inbox, {"noise": 1.0}, 900, 1, False).batches(), range(2)):
+        planned.put(task.prepare(batch))
+    accelerated.train(
+        task, store, planned, tmp_path, "recognizer", time.time() + 600, 5e-3, 1, steps=2, heads_only=True
+    )
+    after = task.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not torch.equal(task.heads["ctc"].weight, head)
+    again = accelerated.make_task("recognizer", tmp_path / "checkpoint", 2)
+    accelerated.start_weights(tmp_path / "recognizer.pt", again)
+    assert all(torch.equal(again.network.state_dict()[name], value) for name, value in before.items())
+    assert torch.equal(again.heads["ctc"].weight, task.heads["ctc"].weight)
+
+
+def test_the_voice_becomes_quieter_for_a_moment_in_some_clips() -> None:
+    torch = pytest.importorskip("torch")
+    from models.mini.recordings import DIP_SHARE, Recorder, Store
+
+    recorder = Recorder(Store(torch.device("cpu"), 0.001), 1)
+    level = recorder._dips(torch.full((400,), 16_000), torch.arange(16_000))
+    lowest = level.amin(1)
+    assert abs(float((lowest < 1).float().mean()) - DIP_SHARE) < 0.08
+    assert 0.1 <= float(lowest.min()) < 0.4 and float(level.max()) == 1.0

@@ -14,13 +14,13 @@ import torch
 
 from qwen3asr_native.files.convert import convert
 
-from . import commands, corpus, evaluate, neural, recorded
+from . import commands, corpus, evaluate, neural, phone_numbers, recorded
 from .train import train
 
 NAME = "qwen3-asr-mini"
 MODELS = Path(__file__).resolve().parents[1]
 # How much of the clips that training hears is of which corpus.
-SHARES = {"espeak": 0.39, "kokoro": 0.22, "commands": 0.18, "recorded": 0.13, "flite": 0.08}
+SHARES = {"espeak": 0.36, "kokoro": 0.2, "phones": 0.16, "commands": 0.1, "recorded": 0.12, "flite": 0.06}
 
 
 def corpora(options: argparse.Namespace) -> dict[Path, float]:
@@ -38,6 +38,8 @@ def corpora(options: argparse.Namespace) -> dict[Path, float]:
         recorded.build(options.syllables, folder / "recorded", options.utterances // 10, seed)
     if options.commands and missing("commands"):
         commands.build(options.commands, folder / "commands", options.utterances // 7, seed)
+    if options.phones and missing("phones"):
+        phone_numbers.build(options.phones, folder / "phones", options.utterances // 16, seed)
     if options.kokoro and missing("kokoro"):
         neural.build(options.kokoro, folder / "shards", options.shards, seed, jobs)
         neural.gather(folder / "shards", folder / "kokoro", seed)
@@ -59,6 +61,7 @@ def main() -> None:
         default=[],
         help="folders of Speech Commands, one folder a word in each",
     )
+    parser.add_argument("--phones", type=Path, help="folder of the Alphanumeric Audio Dataset")
     parser.add_argument("--start", type=Path, help="GGMM file of finished weights to go on from")
     parser.add_argument(
         "--utterances", type=int, default=32_000, help="of espeak-ng; a tenth of each smaller corpus"

@@ -35,10 +35,13 @@ from .tokenizer import Tokenizer
 NO_SPEECH_SHARE, STRUNG_SHARE, JOINED_SHARE = 0.05, 0.18, 0.08
 # Recordings that begin or end within a sound, as those do that a program cuts out.
 CUT_SHARE, CUT_SECONDS = 0.25, 0.06
+# Short clips are drawn out further than others are: one long vowel is not two.
+DRAWN_OUT_SHARE, DRAWN_OUT_SECONDS, DRAWN_OUT_HOPS = 0.25, 1.2, (64, 110)
 LONGEST_SECONDS, SHORT_SECONDS = 13.0, 1.0
 POOL_BATCHES = 24
 LARGEST_BATCH = 384
 EMA_DECAY, WARMUP_STEPS = 0.998, 150
+HEAD_RATE = 5e-3
 CONTEXTS = 2000
 FIRST_CLIPS = 1500  # with these training begins
 
@@ -134,6 +137,9 @@ class Examples:
             fits = second.count + clip.count < (LONGEST_SECONDS - 2) * SAMPLE_RATE
             if fits and second.written and second.language == clip.language:
                 clips, gaps = [clip, second], [0.0, rng.uniform(0.2, 1.2)]
+        short = sum(c.count for c in clips) < DRAWN_OUT_SECONDS * SAMPLE_RATE
+        if not self.aligner and clip.written and short and rng.random() < DRAWN_OUT_SHARE:
+            hop = rng.randint(*DRAWN_OUT_HOPS)
         before, after = (min(1.0, rng.expovariate(5)) if rng.random() < 0.8 else 0.02 for _ in range(2))
         at, places = before * SAMPLE_RATE, []
         for clip, gap in zip(clips, gaps):
@@ -366,8 +372,12 @@ class AlignerTask:
 def start_weights(path: Path, task: RecognizerTask | AlignerTask) -> None:
     """Give the task's network and heads the weights that ``path`` has of the same name and size.
 
-    ``path`` is what this module or ``pack_weights`` has written. Rows of embedding and CTC head go by the names of the tokens.
+    ``path`` is what this module has written, whose rows of embedding and CTC head go by the names of the tokens, or a GGMM
+    file (``.bin``) of the same network, which has no heads: they first have to learn to read it (``heads_only``).
     """
+    if path.suffix == ".bin":
+        checkpoint.load_ggmm(path, task.network)
+        return
     saved = torch.load(path, map_location="cpu", weights_only=True)
     names: dict[str, int] = task.tokenizer.names
     old: dict[str, int] = saved["tokens"]
@@ -494,10 +504,15 @@ def train(
     seed: int,
     steps: int = 10**9,
     save_seconds: float = 60,
+    heads_only: bool = False,
 ) -> None:
-    """Train for ``steps``, or until the clock (``time.time``) shows ``until``; ``out/NAME.pt`` has the averaged weights."""
+    """Train for ``steps``, or until the clock (``time.time``) shows ``until``; ``out/NAME.pt`` has the averaged weights.
+
+    ``heads_only``: the network stays as it is.
+    """
     device = store.samples.device
     network, heads = task.network.to(device).train(), task.heads.to(device)
+    network.requires_grad_(not heads_only)
     average = copy.deepcopy(network).eval()
     parameters = list(network.parameters())
     groups = [
@@ -519,7 +534,7 @@ def train(
             break
         current = (
             rate
-            * min(1.0, (step + 1) / WARMUP_STEPS)
+            * (1.0 if heads_only else min(1.0, (step + 1) / WARMUP_STEPS))
             * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         )
         for group in optimizer.param_groups:
@@ -581,7 +596,14 @@ def main() -> None:
     parser.add_argument(
         "--watch", metavar="FOLDER=SHARE", help="folder in which corpora appear (models.mini.render)"
     )
-    parser.add_argument("--start", type=Path, help="weights to go on from, as this program writes them")
+    parser.add_argument(
+        "--start", type=Path, help="weights to go on from, as this program writes them, or a GGMM file (.bin)"
+    )
+    parser.add_argument(
+        "--heads-only",
+        action="store_true",
+        help=f"train what no file of a finished model has, for a run that starts from NAME.pt; --rate {HEAD_RATE:g} is good",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for NAME.pt")
     parser.add_argument("--until", type=float, help="seconds since 1970 at which training ends")
     parser.add_argument("--seconds", type=float, default=480, help="how long to train, without --until")
@@ -635,6 +657,7 @@ def main() -> None:
         options.rate,
         options.seed,
         options.steps,
+        heads_only=options.heads_only,
     )
     planners.close()
 

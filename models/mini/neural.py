@@ -55,8 +55,11 @@ NATIVE = {
     "Japanese": "j",
     "Portuguese": "p",
 }
-# Share of the clips: digit strings (Mandarin, English), all other numbers, ordinary speech without numbers.
-SHARES = {"digits": 0.3, "english": 0.33, "number": 0.2, "ordinary": 0.17}
+# Share of the clips: digit strings (Mandarin, English), all other Mandarin numbers, ordinary speech without numbers, single
+# digits, and up to three digits or a cardinal below a thousand, of both languages: a lone Mandarin digit of a microphone
+# is taken for English where only English ones are heard from microphones.
+SHARES = {"digits": 0.16, "english": 0.14, "number": 0.14, "ordinary": 0.13, "single": 0.25, "short": 0.18}
+MANDARIN_SHARE = 0.6  # of the single digits and of what is short
 
 ENGLISH = {
     "zero": ("zˈɪɹO", "zˈiɹO", "zˈiɹO", "zˈɪəɹQ", "zˈiəɹO"),
@@ -204,6 +207,19 @@ def espeak_phonemes(spoken: str, voice: str) -> str:
     return sounds + "."
 
 
+def _few_words(rng: random.Random, digits: int) -> Text:
+    """A string of ``digits`` digits or, from two on, as often a cardinal."""
+    chinese = rng.random() < MANDARIN_SHARE
+    if digits > 1 and rng.random() < 0.5:
+        value = rng.randint(10, 99) if rng.random() < 0.6 else rng.randint(100, 999)
+        words = (texts.cardinal if chinese else texts.english_cardinal)(value, rng)
+        return Text("Chinese" if chinese else "English", words, words)
+    if chinese:
+        return texts.digits(rng, digits)
+    words = " ".join(rng.choice((*texts.ENGLISH_DIGITS, "oh")) for _ in range(digits))
+    return Text("English", words, words)
+
+
 def random_utterance(rng: random.Random) -> tuple[str, Text]:
     """Kind and text of one clip; ordinary speech has language "" and nothing written."""
     kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
@@ -213,6 +229,8 @@ def random_utterance(rng: random.Random) -> tuple[str, Text]:
         return kind, texts.english_digits(rng)
     if kind == "ordinary":
         return kind, ordinary.sentence(rng)
+    if kind in ("single", "short"):
+        return kind, _few_words(rng, 1 if kind == "single" else rng.randint(2, 3))
     while True:
         kind, text = texts.random_text(rng)
         if kind not in ("digits", "english"):
@@ -220,10 +238,10 @@ def random_utterance(rng: random.Random) -> tuple[str, Text]:
 
 
 def phonemes(kind: str, text: Text, rng: random.Random) -> str:
-    if kind != "ordinary":
-        return (english_phonemes if text.language == "English" else chinese_phonemes)(text.spoken, rng)
     if text.language == "Chinese":
-        return chinese_phonemes(text.spoken, rng, words=True)
+        return chinese_phonemes(text.spoken, rng, words=kind == "ordinary")
+    if kind != "ordinary" and set(text.spoken.replace(",", "").split()) <= ENGLISH.keys():
+        return english_phonemes(text.spoken, rng)
     return espeak_phonemes(text.spoken, ordinary.ESPEAK_VOICES[text.language])
 
 
@@ -237,7 +255,8 @@ def make_shard(kokoro: Kokoro, directory: Path, seed: int, number: int, held_out
     for _ in range(CLIPS_PER_SHARD):
         kind, text = random_utterance(rng)
         style, voice = kokoro.style(text.language, rng, held_out)
-        speed = round(rng.triangular(0.5, 1.35, 0.85), 2)
+        slow = kind == "single" and rng.random() < 0.5
+        speed = round(rng.triangular(0.4, 0.9, 0.65) if slow else rng.triangular(0.5, 1.35, 0.85), 2)
         samples = kokoro.speak(phonemes(kind, text, rng), style, speed)
         index.append(
             {

@@ -16,13 +16,15 @@ import numpy as np
 import soundfile
 import soxr
 
-from . import corpus, ordinary, texts
+from . import ordinary, texts
 from .texts import Text
 
 SAMPLE_RATE = 16_000
 FILE = "5.ogg"
 _TONES = {"ˊ": "2", "ˇ": "3", "ˋ": "4", "˙": "5"}
 ORDINARY_SHARE = 0.2
+# Of the numbers.
+SHARES = {"string": 0.38, "single": 0.16, "few": 0.14, "cardinal": 0.14, "any": 0.18}
 # Syllables as one says them alone, each with its full tone and up to a second long, as collections of words have them.
 CITATION_SHARE = 0.4
 
@@ -114,18 +116,35 @@ def utterance(folder: Path, text: Text, rng: random.Random) -> np.ndarray | None
     return np.rint(out * (29_000 / max(float(np.max(np.abs(out))), 1e-6))).astype(np.int16)
 
 
+def _number(rng: random.Random) -> Text:
+    """A number; also single syllables, pairs and short cardinals, as word collections have them."""
+    kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    if kind == "string":
+        return texts.digit_string(rng)
+    if kind == "single":
+        return texts.digits(rng, 1)
+    if kind == "few":
+        return texts.digits(rng, rng.randint(2, 3))
+    if kind == "cardinal":
+        value = rng.randint(10, 10 ** rng.randint(2, 5))
+        if rng.random() < 0.4:  # round ones, as one says them
+            value -= value % 10 ** rng.randint(1, len(str(value)) - 1)
+        words = texts.cardinal(value, rng)
+        return Text("Chinese", words, words)
+    while True:
+        text = texts.random_text(rng)[1]
+        if text.language == "Chinese":
+            return text
+
+
 def build(folder: Path, directory: Path, clips: int, seed: int) -> None:
     """Write ``clips`` utterances, a few less where syllables are missing, as a corpus (``corpus.write``)."""
+    from . import corpus  # needs PyTorch
 
     def utterances() -> Iterator[tuple[Text, np.ndarray]]:
         for number in range(clips):
             rng = random.Random(f"recorded/{seed}/{number}")
-            if rng.random() < ORDINARY_SHARE:
-                text = ordinary.sentence(rng, {"Chinese": 1})
-            else:
-                text = texts.digit_string(rng) if rng.random() < 0.7 else texts.random_text(rng)[1]
-                if rng.random() < 0.3:  # single syllables and pairs, as word collections have them
-                    text = texts.digits(rng, rng.randint(1, 3))
+            text = ordinary.sentence(rng, {"Chinese": 1}) if rng.random() < ORDINARY_SHARE else _number(rng)
             samples = utterance(folder, text, rng) if text.language == "Chinese" else None
             if samples is not None:
                 yield text, samples

@@ -28,6 +28,8 @@ ROOM_SAMPLES = 10_000
 PHONE_SHARE = 0.2
 # Recorded at 8 kHz: no more high frequencies than on the telephone, but all low ones.
 SLOW_SAMPLING_SHARE = 0.2
+# The voice becomes quieter for a moment, as in a drawn-out vowel, which is still one.
+DIP_SHARE = 0.25
 # How far apart formants lie, by the frequencies of the filters; 1 more often than not. The pitch stays.
 WARPS = (*np.linspace(0.88, 1.12, 9), *[1.0] * 9)
 
@@ -167,6 +169,7 @@ class Recorder:
         time = torch.arange(count, device=self.device)
         inside = time < lengths[:, None]
         signal = self._play(plan, time)
+        signal = signal * self._dips(lengths, time)
         signal = self._disturb(signal, inside) * inside
         if len(plan.silent):
             signal[self.tensor(plan.silent)] = self._noise_alone(len(plan.silent), count)
@@ -187,6 +190,14 @@ class Recorder:
             first, second = self.store.samples[index].float(), self.store.samples[index + 1].float()
             signal += torch.where(sounds, first + (second - first) * share, 0)
         return signal / 32768
+
+    def _dips(self, lengths: Tensor, time: Tensor) -> Tensor:
+        """Level [batch, samples] with a dip of a tenth to four tenths of a second in every so many rows."""
+        batch = len(lengths)
+        place = self.uniform(0, 1, batch, 1) * lengths[:, None]
+        width = self.uniform(0.03, 0.12, batch, 1) * SAMPLE_RATE
+        depth = self.uniform(0.3, 0.9, batch, 1) * (self.uniform(0, 1, batch, 1) < DIP_SHARE)
+        return 1 - depth * torch.exp(-((time - place) / width).square())
 
     def _frequency_curves(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Weights [7, bins] that spread seven levels over the bins of an FFT of ``size``; gain [bins] of the telephone and of 8 kHz."""
