@@ -126,8 +126,8 @@ def test_a_model_that_loops_is_heard_again_in_halves(exact: Model) -> None:
 
 
 def test_the_segment_of_a_loop_comes_once_and_mended(exact: Model) -> None:
-    samples, rate = tiled(24)
-    with exact.stream(samples, sample_rate=rate, chunk_seconds=60) as stream:
+    samples, rate = tiled(36)
+    with exact.stream(samples, sample_rate=rate, chunk_seconds=90) as stream:
         segments = list(stream.segments())
         assert tuple(segments) == stream.transcript.segments
     assert any("retried" in segment.marks for segment in segments)
