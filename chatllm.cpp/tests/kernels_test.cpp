@@ -383,7 +383,7 @@ TEST(products_over_windows_of_a_map) {
 }
 
 TEST(int8_tokens_over_segments) {
-  for (const int64_t segment : {32, 288}) {
+  for (const int64_t segment : {32, 288, 480}) {
     const int64_t cols = 3 * segment;
     Random random(8);
     const std::vector<float> map = random.normals(6000);

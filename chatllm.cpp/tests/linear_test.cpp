@@ -169,7 +169,7 @@ TEST(feed_forward_layers) {
 // fit a window's segments.
 TEST(many_tokens_over_segments) {
   ThreadPool pool(2);
-  for (const int64_t segment : {96, 288}) {
+  for (const int64_t segment : {96, 288, 480}) {
     const int64_t cols = 3 * segment, tokens = 70, rows = 40;
     Grid grid;
     grid.inner = 7;
